@@ -1,0 +1,123 @@
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use crate::{Service, ServiceKey};
+
+/// How many parts the map has. At 30,000 services a part holds 30, and a clone copies 8 kB.
+const PARTS: usize = 1024;
+
+type Part = BTreeMap<Arc<ServiceKey>, Arc<Service>>;
+
+/// All services of a plan: a map whose clones share what is equal.
+///
+/// The loop makes a new plan for each change and a backend looks for the difference between two plans. With one big
+/// map both would cost time in proportion to the number of services; here both cost [`PARTS`] pointers plus what
+/// changed. Iteration is in an order that is stable but means nothing; use [`Services::sorted`] where people look.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Services {
+    parts: Box<[Arc<Part>]>,
+    len: usize,
+}
+
+/// A service in two plans.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// As the older plan has it, `None` if it does not.
+    pub was: Option<&'a Arc<Service>>,
+    /// As the newer plan has it, `None` if it is gone.
+    pub now: Option<&'a Arc<Service>>,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        let empty = Arc::new(Part::new());
+        Self { parts: vec![empty; PARTS].into(), len: 0 }
+    }
+}
+
+impl Services {
+    fn part_of(key: &ServiceKey) -> usize {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        usize::try_from(hasher.finish() % PARTS as u64).unwrap_or_default()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The service of that name.
+    #[must_use]
+    pub fn get(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.parts[Self::part_of(key)].get(key)
+    }
+
+    /// Puts a service in and gives back the one that was there. An equal service keeps its old `Arc`, so that it does
+    /// not count as changed.
+    pub fn insert(&mut self, service: Arc<Service>) -> Option<Arc<Service>> {
+        let part = &mut self.parts[Self::part_of(&service.key)];
+        if let Some(same) = part.get(&service.key).filter(|old| ***old == *service) {
+            return Some(Arc::clone(same));
+        }
+        let old = Arc::make_mut(part).insert(Arc::clone(&service.key), service);
+        self.len += usize::from(old.is_none());
+        old
+    }
+
+    /// Takes a service out.
+    pub fn remove(&mut self, key: &ServiceKey) -> Option<Arc<Service>> {
+        let part = &mut self.parts[Self::part_of(key)];
+        if !part.contains_key(key) {
+            return None;
+        }
+        self.len -= 1;
+        Arc::make_mut(part).remove(key)
+    }
+
+    /// All of them, in no meaningful order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> + '_ {
+        self.parts.iter().flat_map(|part| part.values())
+    }
+
+    /// All of them by name, for people and for files.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<&Arc<Service>> {
+        let mut all: Vec<_> = self.iter().collect();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all
+    }
+
+    /// What differs between two plans. Services that share their `Arc` are not looked at.
+    pub fn changes<'a>(&'a self, now: &'a Self) -> impl Iterator<Item = Change<'a>> {
+        let pairs = self.parts.iter().zip(&now.parts).filter(|(was, now)| !Arc::ptr_eq(was, now));
+        pairs.flat_map(|(was, now)| {
+            let gone = was.iter().filter(|(key, _)| !now.contains_key(*key));
+            let gone = gone.map(|(_, service)| Change { was: Some(service), now: None });
+            let rest = now.iter().filter_map(|(key, service)| {
+                let old = was.get(key);
+                let same = old.is_some_and(|old| Arc::ptr_eq(old, service) || old == service);
+                (!same).then_some(Change { was: old, now: Some(service) })
+            });
+            gone.chain(rest)
+        })
+    }
+}
+
+impl FromIterator<Service> for Services {
+    fn from_iter<T: IntoIterator<Item = Service>>(services: T) -> Self {
+        let mut all = Self::default();
+        for service in services {
+            all.insert(Arc::new(service));
+        }
+        all
+    }
+}

@@ -1,0 +1,4 @@
+//! fairlead replaces kube-proxy and flanneld on a Kubernetes node.
+#![forbid(unsafe_code)]
+
+pub mod object;
