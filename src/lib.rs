@@ -2,3 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod object;
+pub mod resolve;
+pub mod world;
