@@ -1,4 +1,6 @@
 //! fairlead replaces kube-proxy and flanneld on a Kubernetes node.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod object;
+pub mod sysctls;
