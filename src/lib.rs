@@ -6,4 +6,5 @@ pub mod health;
 pub mod metrics;
 pub mod object;
 pub mod resolve;
+pub mod sysctls;
 pub mod world;

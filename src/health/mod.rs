@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use fairlead_plan::Family;
 
 pub use answers::{serve_health, serve_metrics};
-pub use checks::{HealthCheck, WantedChecks, check_addresses, serve_checks};
+pub use checks::{WantedChecks, check_addresses, serve_checks};
 pub use listen::ListenError;
 
 use crate::object::{NodeObject, ObjectName};

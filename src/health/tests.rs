@@ -209,11 +209,11 @@ fn name(text: &str) -> ObjectName {
     ObjectName { namespace: "ns".into(), name: text.into() }
 }
 
-fn wanted(checks: &[(&str, u16, u32)]) -> WantedChecks {
-    let check = |(service, port, local_ready): &(&str, u16, u32)| {
+fn wanted(checks: &[(&str, u16, usize)]) -> WantedChecks {
+    let check = |(service, port, local_ready): &(&str, u16, usize)| {
         (name(service), HealthCheck { port: *port, local_ready: *local_ready })
     };
-    WantedChecks { checks: checks.iter().map(check).collect(), addresses: LOOPBACKS.to_vec() }
+    WantedChecks { checks: Arc::new(checks.iter().map(check).collect()), addresses: LOOPBACKS.to_vec() }
 }
 
 #[tokio::test]
