@@ -14,6 +14,7 @@ mod describe;
 mod dump;
 mod error;
 mod expr;
+mod monitor;
 mod socket;
 mod spec;
 pub(crate) mod uapi;
@@ -22,6 +23,7 @@ pub use batch::Batch;
 pub use dump::{ChainInfo, DataRef, ElementInfo, Hook, RuleInfo, SetInfo, TableInfo};
 pub use error::NftError;
 pub use expr::Exprs;
+pub use monitor::{Monitor, Notice, NoticeKind};
 pub use socket::Nft;
 pub use spec::{ChainSpec, Data, Element, HookSpec, SetSpec};
 

@@ -140,6 +140,26 @@ impl Socket {
         self.set(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &value)
     }
 
+    /// Lets the kernel drop datagrams whose first message came from `port`, before they take room in the queue. 0 drops
+    /// none again.
+    ///
+    /// # Errors
+    /// What `setsockopt` says.
+    pub fn drop_messages_of(&self, port: u32) -> io::Result<()> {
+        const PORT_OFFSET: u32 = 12;
+        const WHOLE: u32 = u32::MAX;
+        let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        // The filter reads numbers in network order; the kernel writes the port in the host's.
+        let mut program = [
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, PORT_OFFSET),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, port.to_be()),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, if port == 0 { WHOLE } else { 0 }),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, WHOLE),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    }
+
     fn raw(&self) -> c_int {
         self.fd.as_raw_fd()
     }
