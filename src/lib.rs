@@ -5,4 +5,6 @@ pub mod config;
 pub mod health;
 pub mod metrics;
 pub mod object;
+pub mod resolve;
 pub mod sysctls;
+pub mod world;
