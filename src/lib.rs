@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod conntrack;
 pub mod health;
 pub mod metrics;
 pub mod object;
