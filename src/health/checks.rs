@@ -179,7 +179,7 @@ impl Checks {
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
     service: Name<'a>,
-    local_endpoints: u32,
+    local_endpoints: usize,
     service_proxy_healthy: bool,
 }
 
@@ -189,7 +189,7 @@ struct Name<'a> {
     name: &'a str,
 }
 
-fn check_answer(service: &ObjectName, local: u32, healthy: bool) -> Answer {
+fn check_answer(service: &ObjectName, local: usize, healthy: bool) -> Answer {
     let good = healthy && local > 0;
     let body = Body {
         service: Name { namespace: &service.namespace, name: &service.name },
