@@ -1,1 +1,4 @@
-#![allow(missing_docs)]
+//! The only code of fairlead that touches the kernel.
+pub mod netlink;
+pub mod netns;
+pub mod nft;
