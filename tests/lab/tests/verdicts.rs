@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use fairlead_lab::{
-    Conversation, Feature, Hammer, Lab, Options, Outcome, PORTS, Place, cluster_ip, external_ip, needs, probe,
+    Conversation, Feature, Hammer, Lab, Options, Outcome, PORTS, Place, Seen, cluster_ip, external_ip, needs, probe,
     probe_set, probe_with,
 };
 use fairlead_plan::{Family, Protocol};
@@ -56,15 +56,35 @@ fn each(test: impl Fn(&Lab, Family, Protocol)) {
     if !needs(&[Feature::Namespaces, Feature::NfTables]) {
         return;
     }
-    let lab = Lab::new().unwrap();
-    for family in Family::BOTH {
-        load(lab.node("a"), &rules(&lab, family));
-    }
+    let lab = lab_with_rules();
     for family in Family::BOTH {
         for protocol in PROTOCOLS {
             test(&lab, family, protocol);
         }
     }
+}
+
+fn each_at_once(test: impl Fn(&Lab, Family, Protocol) + Sync) {
+    if !needs(&[Feature::Namespaces, Feature::NfTables]) {
+        return;
+    }
+    let lab = lab_with_rules();
+    let (lab, test) = (&lab, &test);
+    std::thread::scope(|scope| {
+        for family in Family::BOTH {
+            for protocol in PROTOCOLS {
+                scope.spawn(move || test(lab, family, protocol));
+            }
+        }
+    });
+}
+
+fn lab_with_rules() -> Lab {
+    let lab = Lab::new().unwrap();
+    for family in Family::BOTH {
+        load(lab.node("a"), &rules(&lab, family));
+    }
+    lab
 }
 
 fn service(index: u8, family: Family) -> SocketAddr {
@@ -146,19 +166,23 @@ fn answers_to_a_client_that_is_not_masqueraded_come_back_through_the_first_node(
 
 #[test]
 fn reject_is_refused_and_drop_is_silence_whoever_asks() {
-    each(|lab, family, protocol| {
+    each_at_once(|lab, family, protocol| {
+        let ask =
+            |from: &str, index: u8| probe_set(lab.place(from), protocol, service(index, family), &Options::default());
         for from in ["a2", "a", "outside"] {
-            let rejected = probe_set(lab.place(from), protocol, service(2, family), &Options::default());
-            assert_eq!(rejected.silence + rejected.failed.len(), 0, "{from} {protocol}: {rejected:?}");
-            let dropped = probe(lab.place(from), protocol, service(3, family));
-            assert_eq!(dropped, Outcome::Silence, "{from} {protocol}");
+            let [rejected, dropped] = std::thread::scope(|scope| {
+                [2, 3].map(|index| scope.spawn(move || ask(from, index))).map(|thread| thread.join().unwrap())
+            });
+            let all = rejected.refused;
+            assert_eq!(rejected, Seen { refused: all, ..Seen::default() }, "{from} {protocol}");
+            assert_eq!(dropped, Seen { silence: all, ..Seen::default() }, "{from} {protocol}");
         }
     });
 }
 
 #[test]
 fn many_silent_probes_cost_one_deadline() {
-    each(|lab, family, protocol| {
+    each_at_once(|lab, family, protocol| {
         let began = Instant::now();
         let seen = probe_set(lab.place("a2"), protocol, service(3, family), &Options::default());
         assert!(seen.silence > 1, "{seen:?}");
