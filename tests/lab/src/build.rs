@@ -19,7 +19,7 @@ const NETNS_DIRECTORY: &str = "/run/netns";
 const DEAD_END: u8 = 254;
 
 /// Written in each namespace before any link is made, so that links inherit the defaults.
-const SYSCTLS: [(&str, &str); 10] = [
+const SYSCTLS: [(&str, &str); 11] = [
     // Addresses must work at once.
     ("net/ipv6/conf/all/accept_dad", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),
@@ -33,6 +33,7 @@ const SYSCTLS: [(&str, &str); 10] = [
     ("net/ipv4/icmp_ratelimit", "0"),
     ("net/ipv6/icmp/ratelimit", "0"),
     ("net/ipv4/icmp_msgs_per_sec", "100000"),
+    ("net/ipv4/icmp_msgs_burst", "10000"),
 ];
 
 /// What a node does besides.
@@ -111,7 +112,7 @@ fn write_sysctls(switch: &str, places: &[Place]) -> Result<()> {
 fn write_all(sysctls: &[(&str, &str)]) -> Result<()> {
     for (name, value) in sysctls {
         let path = format!("/proc/sys/{name}");
-        // Kernels before 6.11 have one icmp_msgs_per_sec for all namespaces and show it in the first one only.
+        // Kernels before 6.11 have one limit of ICMP messages for all namespaces and show it in the first one only.
         if fs::exists(&path)? {
             fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))?;
         }

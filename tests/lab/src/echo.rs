@@ -14,11 +14,11 @@ use tokio::sync::oneshot;
 use crate::wire::{DATAGRAM, PORTS, answer, read_line, write_all};
 use crate::{Place, place};
 
-/// Sockets of one namespace that nobody serves yet.
+/// Sockets of one namespace that nobody serves yet, with what they call themselves.
+#[derive(Default)]
 struct Sockets {
-    name: Arc<str>,
-    listeners: Vec<TcpListener>,
-    datagrams: Vec<UdpSocket>,
+    listeners: Vec<(Arc<str>, TcpListener)>,
+    datagrams: Vec<(Arc<str>, UdpSocket)>,
 }
 
 /// Answers until dropped.
@@ -68,27 +68,29 @@ impl Drop for Servers {
 /// Each is bound to one address, so that a node with several answers from the one that was asked.
 fn open(place: &Place) -> Result<Sockets> {
     place::enter(place.namespace())?;
-    let mut sockets = Sockets { name: place.name().into(), listeners: Vec::new(), datagrams: Vec::new() };
+    let mut sockets = Sockets::default();
     for family in Family::BOTH {
         for port in PORTS {
+            let name: Arc<str> =
+                if port == PORTS[0] { place.name().into() } else { format!("{}:{port}", place.name()).into() };
             let addr = SocketAddr::new(place.addr(family), port);
             let listener = TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr}"))?;
             listener.set_nonblocking(true)?;
-            sockets.listeners.push(listener);
+            sockets.listeners.push((name.clone(), listener));
             let datagram = UdpSocket::bind(addr).with_context(|| format!("cannot receive on {addr}"))?;
             datagram.set_nonblocking(true)?;
-            sockets.datagrams.push(datagram);
+            sockets.datagrams.push((name, datagram));
         }
     }
     Ok(sockets)
 }
 
 fn serve(sockets: Sockets) {
-    for listener in sockets.listeners {
-        tokio::spawn(accept(sockets.name.clone(), listener));
+    for (name, listener) in sockets.listeners {
+        tokio::spawn(accept(name, listener));
     }
-    for socket in sockets.datagrams {
-        tokio::spawn(receive(sockets.name.clone(), socket));
+    for (name, socket) in sockets.datagrams {
+        tokio::spawn(receive(name, socket));
     }
 }
 

@@ -85,7 +85,7 @@ impl Hammer {
         let (place, targets, ours) = (from.clone(), targets.to_vec(), shared.clone());
         let thread = std::thread::Builder::new().name("hammer".to_owned()).spawn(move || {
             place.enter().expect("the lab outlives its hammers");
-            let workers = targets.iter().flat_map(|target| (0..WORKERS).map(|_| ours.work(*target)));
+            let workers = targets.iter().flat_map(|target| (0..WORKERS).map(|_| ours.work(&place, *target)));
             block_on(futures::future::join_all(workers));
         })?;
         Ok(Self { shared, thread: Some(thread) })
@@ -139,11 +139,11 @@ impl Drop for Hammer {
 }
 
 impl Shared {
-    async fn work(&self, (protocol, to): (Protocol, SocketAddr)) {
+    async fn work(&self, from: &Place, (protocol, to): (Protocol, SocketAddr)) {
         let options = Options { patience: PATIENCE, resend: false, abort: true, ..Options::default() };
         while !self.stop.load(Ordering::Relaxed) {
             let began = self.began.elapsed();
-            let result = attempt(protocol, to, &options).await;
+            let result = attempt(from, protocol, to, &options).await;
             let took = self.began.elapsed().saturating_sub(began);
             let mut tally = self.tally();
             match result {

@@ -40,5 +40,5 @@ pub use feature::{Feature, SKIPPED, needs};
 pub use hammer::{Failure, Hammer, Tally};
 pub use network::{Lab, Size};
 pub use place::{Kind, Place};
-pub use probe::{Options, Outcome, Seen, probe, probe_set, probe_with};
+pub use probe::{CONNECTIONS, Options, Outcome, Seen, probe, probe_set, probe_with};
 pub use wire::{PORTS, SILENCE};

@@ -1,4 +1,5 @@
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -134,7 +135,7 @@ impl Drop for Lab {
 fn places(tag: &str, size: &Size<'_>) -> Vec<Place> {
     let place = |name: &str, addresses: Addresses, kind: Kind| {
         let namespace = format!("{tag}-{name}");
-        Place { name: name.to_owned(), namespace, addresses, kind }
+        Place { name: name.to_owned(), namespace, addresses, kind, next_port: Arc::default() }
     };
     let mut places = Vec::new();
     for ((node, pods), number) in size.nodes.iter().zip(1..) {

@@ -1,5 +1,8 @@
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -37,7 +40,11 @@ pub struct Place {
     pub(crate) namespace: String,
     pub(crate) addresses: Addresses,
     pub(crate) kind: Kind,
+    pub(crate) next_port: Arc<AtomicU16>,
 }
+
+/// Source ports of UDP probes, away from servers and node ports.
+const UDP_SOURCES: RangeInclusive<u16> = 33_000..=65_535;
 
 impl Place {
     /// What the lab calls it: `a`, `a1`, `outside`.
@@ -130,6 +137,13 @@ impl Place {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace, program]);
         command
+    }
+
+    /// A source port that no UDP probe from here has had for as long as possible. Ports that the kernel chooses at
+    /// random meet the conntrack entry of an earlier probe now and then, and would follow its translation.
+    pub(crate) fn next_udp_source(&self) -> u16 {
+        let count = UDP_SOURCES.end() - UDP_SOURCES.start() + 1;
+        UDP_SOURCES.start() + self.next_port.fetch_add(1, Ordering::Relaxed) % count
     }
 
     /// Runs `ip` with these words in the namespace and returns what it prints.

@@ -11,14 +11,14 @@ use crate::Place;
 use crate::wire::{Answer, DATAGRAM, SILENCE, parse, read_line, request, write_all};
 
 /// So many connections miss one of three endpoints about once in four million.
-const CONNECTIONS: usize = 40;
+pub const CONNECTIONS: usize = 40;
 
 /// What became of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Somebody answered.
     Reached {
-        /// The name of the place that did.
+        /// The name of the place that did, with the port behind a colon unless that is the first of [`crate::PORTS`].
         endpoint: String,
         /// The source that it saw.
         source: SocketAddr,
@@ -77,10 +77,12 @@ impl Seen {
 pub struct Options {
     /// The source address; without one the kernel chooses.
     pub bind: Option<IpAddr>,
-    /// The source port; 0 lets the kernel choose.
+    /// The source port; 0 means any: for UDP one that has not been used for long, for TCP the kernel's choice.
     pub source_port: u16,
     /// Bytes that are sent and must come back, beside the line's end.
     pub payload: usize,
+    /// How many connections [`probe_set`] opens.
+    pub connections: usize,
     /// How long to wait for an answer.
     pub patience: Duration,
     /// Whether to send a UDP request a second time after a third of that.
@@ -91,7 +93,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { bind: None, source_port: 0, payload: 0, patience: SILENCE, resend: true, abort: false }
+        Self {
+            bind: None,
+            source_port: 0,
+            payload: 0,
+            connections: CONNECTIONS,
+            patience: SILENCE,
+            resend: true,
+            abort: false,
+        }
     }
 }
 
@@ -104,15 +114,15 @@ pub fn probe(from: &Place, protocol: Protocol, to: SocketAddr) -> Outcome {
 /// Opens one connection in this way.
 #[must_use]
 pub fn probe_with(from: &Place, protocol: Protocol, to: SocketAddr, options: &Options) -> Outcome {
-    from.run(|| block_on(attempt(protocol, to, options))).into()
+    from.run(|| block_on(attempt(from, protocol, to, options))).into()
 }
 
-/// Opens forty connections at once, so silence costs its deadline once.
+/// Opens [`Options::connections`] connections at once, so silence costs its deadline once.
 #[must_use]
 pub fn probe_set(from: &Place, protocol: Protocol, to: SocketAddr, options: &Options) -> Seen {
     from.run(|| {
         block_on(async {
-            let attempts = (0..CONNECTIONS).map(|_| attempt(protocol, to, options));
+            let attempts = (0..options.connections).map(|_| attempt(from, protocol, to, options));
             let mut seen = Seen::default();
             for result in futures::future::join_all(attempts).await {
                 seen.count(result.into());
@@ -140,10 +150,13 @@ impl From<io::Result<Answer>> for Outcome {
 }
 
 /// One request and its answer. No answer in time is [`io::ErrorKind::TimedOut`].
-pub(crate) async fn attempt(protocol: Protocol, to: SocketAddr, options: &Options) -> io::Result<Answer> {
+pub(crate) async fn attempt(from: &Place, protocol: Protocol, to: SocketAddr, options: &Options) -> io::Result<Answer> {
     let attempt = async {
         match protocol {
             Protocol::Tcp => attempt_tcp(to, options).await,
+            Protocol::Udp if options.source_port == 0 => {
+                attempt_udp(to, &Options { source_port: from.next_udp_source(), ..options.clone() }).await
+            }
             Protocol::Udp => attempt_udp(to, options).await,
             Protocol::Sctp => Err(io::Error::new(io::ErrorKind::Unsupported, "the lab has no SCTP sockets")),
         }

@@ -100,7 +100,7 @@ fn every_place_reaches_every_pod_and_node_by_address_and_shows_its_own() {
     for family in Family::BOTH {
         for from in lab.places() {
             for to in lab.places().iter().filter(|to| to.name() != "outside" && to.name() != from.name()) {
-                let target = SocketAddr::new(to.addr(family), PORTS[2]);
+                let target = SocketAddr::new(to.addr(family), PORTS[0]);
                 for protocol in PROTOCOLS {
                     // Pods are not known outside of the cluster, as in life.
                     if from.name() == "outside" && to.pod_cidrs().is_empty() {
@@ -200,7 +200,7 @@ fn a_probe_sends_from_the_address_and_port_it_is_told() {
             Options { bind: Some(source.ip()), source_port: source.port(), abort: true, ..Options::default() };
         for _ in 0..2 {
             let to = SocketAddr::new(lab.place("a2").addr(family), PORTS[1]);
-            let reached = Outcome::Reached { endpoint: "a2".to_owned(), source };
+            let reached = Outcome::Reached { endpoint: format!("a2:{}", PORTS[1]), source };
             assert_eq!(probe_with(from, protocol, to, &options), reached);
         }
     });
