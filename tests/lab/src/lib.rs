@@ -14,7 +14,7 @@
 //! by side. [`Place::run`] runs a closure inside one; [`probe`] and [`probe_set`] open connections and say who answered,
 //! which source it saw, or that the connection was refused or met silence; a [`Hammer`] does so without a pause, and a
 //! [`Conversation`] keeps one connection. [`objects`] builds the Kubernetes objects that describe the lab. [`needs`]
-//! skips a test aloud where the kernel lacks something.
+//! skips a test aloud where the kernel lacks something. [`api`] is an API server for the programs under test.
 //!
 //! Pods are connected at layer 3: a pod knows its gateway and nothing else, so two pods of one node also talk through
 //! it, whether or not the kernel has `br_netfilter`. Answers to a client always come back through the first node, as
@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+pub mod api;
 mod build;
 mod conversation;
 mod echo;

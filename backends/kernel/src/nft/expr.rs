@@ -1,8 +1,8 @@
 use super::uapi::*;
-use crate::netlink::{close, put};
+use crate::netlink::{Attribute, attributes, close, put};
 
-/// Appends expressions, the instructions of a rule. What is written is byte for byte what the kernel shows in a dump, so a
-/// rule is unchanged exactly if [`RuleInfo::expressions`](super::RuleInfo) equals what was built (counters excepted).
+/// Appends expressions, the instructions of a rule, in the very form in which the kernel shows them in a dump;
+/// [`Exprs::matches`] tells whether a rule is still the one that was built.
 ///
 /// Registers: 1 to 4 have 16 bytes each, 8 to 23 name the same room in pieces of 4; where both can name a place, the kernel
 /// shows the former, and so does this writer. Data in registers is in network order except where the kernel computes with
@@ -128,7 +128,10 @@ impl Exprs {
             e.reg(NFTA_DYNSET_SREG_KEY, sreg_key);
             e.reg_if(NFTA_DYNSET_SREG_DATA, sreg_data);
             e.u32(NFTA_DYNSET_OP, op).text(NFTA_DYNSET_SET_NAME, set);
-            e.bytes(NFTA_DYNSET_TIMEOUT, &timeout_ms.unwrap_or(0).to_be_bytes()).u32(NFTA_DYNSET_FLAGS, 0)
+            if let Some(timeout) = timeout_ms {
+                e.bytes(NFTA_DYNSET_TIMEOUT, &timeout.to_be_bytes());
+            }
+            e.u32(NFTA_DYNSET_FLAGS, 0)
         })
     }
 
@@ -185,6 +188,13 @@ impl Exprs {
         })
     }
 
+    /// Whether a dumped rule ([`RuleInfo::expressions`](super::RuleInfo)) is this one. What packets change (counters) and what
+    /// the kernel shows differently from what it takes (an absent `dynset` timeout, the number of a set) does not matter.
+    #[must_use]
+    pub fn matches(&self, dumped: &[u8]) -> bool {
+        self.0 == dumped || attributes(&self.0).map(Shown::of).eq(attributes(dumped).map(Shown::of))
+    }
+
     fn add(&mut self, name: &str, fill: impl FnOnce(&mut Self) -> &mut Self) -> &mut Self {
         self.nest(NFTA_LIST_ELEM, |e| e.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, fill))
     }
@@ -231,6 +241,26 @@ impl Exprs {
         fill(self);
         let _ = close(&mut self.0, at);
         self
+    }
+}
+
+/// An expression less what differs between writing and showing.
+#[derive(PartialEq, Eq)]
+struct Shown<'a> {
+    name: &'a [u8],
+    content: Vec<(u16, &'a [u8])>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(item: Attribute<'a>) -> Self {
+        let name = item.nested().get(NFTA_EXPR_NAME).unwrap_or_default();
+        let content = attributes(item.nested().get(NFTA_EXPR_DATA).unwrap_or_default());
+        let matters = |attribute: &Attribute<'_>| match (name, attribute.kind) {
+            (b"counter\0", _) | (b"lookup\0", NFTA_LOOKUP_SET_ID) => false,
+            (b"dynset\0", NFTA_DYNSET_TIMEOUT) => attribute.payload.iter().any(|byte| *byte != 0),
+            _ => true,
+        };
+        Self { name, content: content.filter(matters).map(|attribute| (attribute.kind, attribute.payload)).collect() }
     }
 }
 

@@ -1,0 +1,246 @@
+//! The command line as clap sees it. Names and defaults are kube-proxy's where the meaning is.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::duration;
+
+const ABOUT: &str = "fairlead carries the traffic of Kubernetes Services on one node, in place of kube-proxy.";
+const EXAMPLES: &str = "\
+Examples:
+  fairlead --kubeconfig=/var/lib/kube-proxy/kubeconfig.conf --cluster-cidr=10.244.0.0/16
+  fairlead --manifests=./manifests --hostname-override=node-1 -v=2
+  fairlead render -f ./manifests --hostname-override=node-1
+  fairlead cleanup
+
+Flags have kube-proxy's names and defaults where they mean the same. Durations are written like 30s, 1m30s or 1h.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "fairlead", about = ABOUT, after_help = EXAMPLES, version, disable_help_subcommand = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, max_term_width = 110)]
+pub(super) struct CommandLine {
+    #[command(subcommand)]
+    pub(super) command: Option<Subcommands>,
+    #[command(flatten)]
+    pub(super) run: RunFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Subcommands {
+    /// Remove everything that fairlead has put into the kernel of this node, then exit
+    Cleanup(CleanupFlags),
+    /// Print what this node would do with the objects in some files, without touching the kernel
+    Render(Box<RenderFlags>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunFlags {
+    #[command(flatten)]
+    pub(super) mode: ModeFlag,
+    #[command(flatten, next_help_heading = "Where objects come from")]
+    pub(super) api: ApiFlags,
+    #[command(flatten, next_help_heading = "This node")]
+    pub(super) node: NodeFlags,
+    #[command(flatten, next_help_heading = "Service traffic")]
+    pub(super) traffic: TrafficFlags,
+    #[command(flatten, next_help_heading = "Programming the kernel")]
+    pub(super) sync: SyncFlags,
+    #[command(flatten, next_help_heading = "Connection tracking")]
+    pub(super) conntrack: ConntrackFlags,
+    #[command(flatten, next_help_heading = "Health and metrics")]
+    pub(super) http: HttpFlags,
+    #[command(flatten, next_help_heading = "Process and logs")]
+    pub(super) process: ProcessFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ModeFlag {
+    /// How the kernel is programmed: nft, iptables or ipvs. nftables means nft. Only nft is built yet
+    #[arg(long, visible_alias = "proxy-mode", default_value = "nft", value_name = "MODE")]
+    pub(super) mode: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApiFlags {
+    /// File that says how to reach and authenticate to the API server. Without it and --master: the pod's service account
+    #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
+    pub(super) kubeconfig: String,
+    /// URL of the API server; stronger than what the kubeconfig says
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    pub(super) master: String,
+    /// Read objects from the YAML and JSON files of this directory and follow their changes, instead of an API server
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "master"])]
+    pub(super) manifests: Option<PathBuf>,
+    /// How many requests each second go to the API server when it goes on for long
+    #[arg(long, value_name = "N", default_value_t = 5.0)]
+    pub(super) kube_api_qps: f32,
+    /// How many requests may go to the API server at once
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(super) kube_api_burst: i32,
+    /// How often everything is looked at again although nothing has changed
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "15m")]
+    pub(super) config_sync_period: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NodeFlags {
+    /// Name of this node in the cluster. Without it: the host's name in lower case
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(super) hostname_override: String,
+    /// Address of this node. An unspecified one (0.0.0.0, ::) says only which family is the first
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub(super) bind_address: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TrafficFlags {
+    /// Prefixes of all pods, one for each family, for --detect-local-mode=ClusterCIDR
+    #[arg(long, value_name = "CIDR,CIDR", default_value = "", hide_default_value = true)]
+    pub(super) cluster_cidr: String,
+    /// How traffic of pods is recognised: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix
+    #[arg(long, value_name = "HOW", default_value = "ClusterCIDR")]
+    pub(super) detect_local_mode: String,
+    /// Name of the bridge behind which the pods are, for --detect-local-mode=BridgeInterface
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(super) pod_bridge_interface: String,
+    /// How the names of the pods' interfaces begin, for --detect-local-mode=InterfaceNamePrefix
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    pub(super) pod_interface_name_prefix: String,
+    /// Let endpoints see an address of this node as the source of all traffic to ClusterIPs
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
+    pub(super) masquerade_all: bool,
+    /// Where node ports answer: prefixes of addresses, `primary` for the node's own addresses, `localhost`
+    #[arg(long, value_name = "CIDR,...", default_value = "primary")]
+    pub(super) nodeport_addresses: String,
+    /// Bit of the packet mark that says "masquerade", 0 to 31
+    #[arg(long, value_name = "BIT", visible_alias = "masquerade-bit", default_value_t = 14)]
+    pub(super) iptables_masquerade_bit: i32,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SyncFlags {
+    /// Time to wait before the kernel is programmed again; 0s programs each change at once
+    #[arg(long, visible_alias = "min-sync-period", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(default_value = "0s")]
+    pub(super) iptables_min_sync_period: Duration,
+    /// Longest time to the next attempt after a failure; a change that waits twice as long makes the node unhealthy
+    #[arg(long, visible_alias = "sync-period", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(default_value = "30s")]
+    pub(super) iptables_sync_period: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConntrackFlags {
+    /// Connections to have room for, for each CPU; 0 leaves the kernel's limit alone
+    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    pub(super) conntrack_max_per_core: i64,
+    /// Connections to have room for, however few CPUs there are
+    #[arg(long, value_name = "N", default_value_t = 131_072)]
+    pub(super) conntrack_min: i64,
+    /// Let the kernel accept TCP segments outside the window
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
+    pub(super) conntrack_tcp_be_liberal: bool,
+    /// How long an idle TCP connection is remembered; 0 leaves the kernel's value alone
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "24h")]
+    pub(super) conntrack_tcp_timeout_established: Duration,
+    /// How long a TCP connection in CLOSE_WAIT is remembered; 0 leaves the kernel's value alone
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "1h")]
+    pub(super) conntrack_tcp_timeout_close_wait: Duration,
+    /// How long a UDP flow without an answer is remembered; 0 leaves the kernel's value alone
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
+    pub(super) conntrack_udp_timeout: Duration,
+    /// How long a UDP flow with answers is remembered; 0 leaves the kernel's value alone
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
+    pub(super) conntrack_udp_timeout_stream: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HttpFlags {
+    /// Where /healthz, /livez and /readyz answer; empty for nowhere [default: 0.0.0.0:10256, or [::]:10256]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) healthz_bind_address: Option<String>,
+    /// Where /metrics and /proxyMode answer; empty for nowhere [default: 127.0.0.1:10249, or [::1]:10249]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(super) metrics_bind_address: Option<String>,
+    /// Stop if an address above is taken, instead of trying again every 5 s
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
+    pub(super) bind_address_hard_fail: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ProcessFlags {
+    /// How likely the kernel ends this process when memory is short, -1000 to 1000
+    #[arg(long, value_name = "N", default_value_t = -999, allow_negative_numbers = true)]
+    pub(super) oom_score_adj: i32,
+    #[command(flatten)]
+    pub(super) log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogFlags {
+    /// How logs are written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(super) logging_format: LogFormat,
+    /// How much is logged: 0 what matters, 2 each change, 4 each write to the kernel. RUST_LOG is stronger
+    #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
+    pub(super) verbosity: u8,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CleanupFlags {
+    #[command(flatten)]
+    pub(super) log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RenderFlags {
+    /// A file of objects, YAML or JSON, or a directory of such files; may be given several times
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    /// What to print
+    #[arg(short = 'o', long, value_name = "WHAT", value_enum, default_value_t = RenderOutput::Text)]
+    pub(super) output: RenderOutput,
+    #[command(flatten)]
+    pub(super) mode: ModeFlag,
+    #[command(flatten, next_help_heading = "This node")]
+    pub(super) node: NodeFlags,
+    #[command(flatten, next_help_heading = "Service traffic")]
+    pub(super) traffic: TrafficFlags,
+}
+
+/// What `fairlead render` prints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum RenderOutput {
+    /// The plan as comments, then the rules as text that `nft -f` loads
+    #[default]
+    Text,
+    /// The plan as JSON
+    Plan,
+    /// The rules as JSON that `nft -j -f` loads
+    Json,
+}
+
+/// A boolean as Go's flag package reads it.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("is neither yes nor no; write true or false".to_owned()),
+    }
+}

@@ -1,0 +1,73 @@
+//! The command line, read once into settings that are complete and valid.
+//!
+//! Nothing behind this module sees a flag: [`parse`] gives a [`Command`] whose fields have their final types, or one
+//! sentence that says what is wrong. Names and defaults are kube-proxy's where fairlead means the same.
+
+mod address;
+mod duration;
+mod flags;
+mod settings;
+mod traffic;
+mod usage;
+
+use std::ffi::OsString;
+use std::io;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+pub use flags::{LogFormat, RenderOutput};
+pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, Render, Settings};
+pub use traffic::{LocalTrafficMode, NodePortAddresses, TrafficSettings};
+pub use usage::{EXIT_USAGE, UsageError};
+
+use crate::sysctls::ConntrackSettings;
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Do the job until told to stop.
+    Run(Box<Settings>),
+    /// Take everything of fairlead out of the kernel.
+    Cleanup(Cleanup),
+    /// Show what would be programmed.
+    Render(Box<Render>),
+    /// Print this text (help, version) to standard output and exit with 0.
+    Print(String),
+}
+
+/// Reads a command line, program name first.
+///
+/// `host_name` is asked only if no flag names the node; [`host_name`] is the real one.
+///
+/// # Errors
+/// One sentence: what is wrong, where, and what to do. The program then exits with [`EXIT_USAGE`].
+pub fn parse<I, T>(arguments: I, host_name: impl FnOnce() -> io::Result<String>) -> Result<Command, UsageError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let line = match flags::CommandLine::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(said) => match said.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(Command::Print(said.to_string())),
+            _ => return Err(usage::from_clap(&said)),
+        },
+    };
+    match line.command {
+        None => Ok(Command::Run(Box::new(settings::run(&line.run, host_name)?))),
+        Some(flags::Subcommands::Cleanup(flags)) => Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&flags.log) })),
+        Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host_name)?))),
+    }
+}
+
+/// The name of this host as the kernel has it (`uname -n`).
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn host_name() -> io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! The settings of each command, complete and valid.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::flags::{ApiFlags, ConntrackFlags, LogFlags, NodeFlags, RenderFlags, RunFlags};
+use super::{ConntrackSettings, LogFormat, RenderOutput, TrafficSettings, UsageError, address};
+
+/// Everything that `fairlead` needs to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How the kernel is programmed.
+    pub mode: Mode,
+    /// Where objects come from.
+    pub source: ApiSource,
+    /// How often everything is looked at again although nothing has changed (`configSyncPeriod`).
+    pub resync: Duration,
+    /// `metadata.name` of this Node.
+    pub node_name: String,
+    /// An address of this node, or an unspecified one whose family is then the first (`bindAddress`).
+    pub bind_address: IpAddr,
+    /// What decides about packets.
+    pub traffic: TrafficSettings,
+    /// Time to wait after one sync before the next (`minSyncPeriod`).
+    pub min_sync_period: Duration,
+    /// Longest time from a failed sync to the next attempt (`syncPeriod`). A change that has waited for twice as long
+    /// makes the node unhealthy.
+    pub sync_period: Duration,
+    /// Limits and timeouts of connection tracking.
+    pub conntrack: ConntrackSettings,
+    /// Where `/healthz`, `/livez` and `/readyz` answer.
+    pub healthz: Option<SocketAddr>,
+    /// Where `/metrics` and `/proxyMode` answer.
+    pub metrics: Option<SocketAddr>,
+    /// Whether the program stops if one of the two addresses is taken (`bindAddressHardFail`).
+    pub bind_hard_fail: bool,
+    /// Wanted value of `/proc/self/oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// How logs are written.
+    pub log: LogSettings,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ApiSource {
+    /// A Kubernetes API server.
+    Api(ApiSettings),
+    /// The files of a directory.
+    Manifests(PathBuf),
+}
+
+/// How to reach the API server. With neither field set the pod's service account says so.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiSettings {
+    /// A kubeconfig file.
+    pub kubeconfig: Option<PathBuf>,
+    /// URL of the API server; stronger than the kubeconfig.
+    pub master: Option<String>,
+    /// Requests a second in the long run.
+    pub qps: f32,
+    /// Requests at once.
+    pub burst: u32,
+}
+
+/// How the kernel is programmed. Modes that are not built yet cannot be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// nf_tables over netlink.
+    Nft,
+}
+
+impl Mode {
+    /// kube-proxy's name, as `/proxyMode` answers it and as tools expect it.
+    #[must_use]
+    pub const fn kube_proxy_name(self) -> &'static str {
+        match self {
+            Self::Nft => "nftables",
+        }
+    }
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// klog's verbosity, 0 to 255.
+    pub verbosity: u8,
+}
+
+/// From this verbosity on, each change is logged.
+const VERBOSITY_DEBUG: u8 = 2;
+/// From this verbosity on, each write to the kernel is logged.
+const VERBOSITY_TRACE: u8 = 4;
+
+impl LogSettings {
+    pub(super) fn new(flags: &LogFlags) -> Self {
+        Self { format: flags.logging_format, verbosity: flags.verbosity }
+    }
+
+    /// The filter for `tracing-subscriber` that this verbosity stands for: libraries stay at warnings.
+    #[must_use]
+    pub const fn filter(&self) -> &'static str {
+        match self.verbosity {
+            0..VERBOSITY_DEBUG => "warn,fairlead=info",
+            VERBOSITY_DEBUG..VERBOSITY_TRACE => "warn,fairlead=debug",
+            VERBOSITY_TRACE.. => "info,fairlead=trace",
+        }
+    }
+}
+
+/// Settings of `fairlead cleanup`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleanup {
+    /// How logs are written.
+    pub log: LogSettings,
+}
+
+/// Settings of `fairlead render`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Render {
+    /// Files and directories of objects.
+    pub files: Vec<PathBuf>,
+    /// What is printed.
+    pub output: RenderOutput,
+    /// For which mode.
+    pub mode: Mode,
+    /// `metadata.name` of the Node for which it is printed.
+    pub node_name: String,
+    /// An address of that node, or an unspecified one.
+    pub bind_address: IpAddr,
+    /// What decides about packets.
+    pub traffic: TrafficSettings,
+}
+
+pub(super) fn run(flags: &RunFlags, host: impl FnOnce() -> io::Result<String>) -> Result<Settings, UsageError> {
+    let mode = mode(&flags.mode.mode)?;
+    let bind_address = address::bind_address(&flags.node.bind_address)?;
+    let (min, max) = (flags.sync.iptables_min_sync_period, flags.sync.iptables_sync_period);
+    positive("--iptables-sync-period", max)?;
+    positive("--config-sync-period", flags.api.config_sync_period)?;
+    if min > max {
+        let why = format!("is longer than --iptables-sync-period ({max:?}); make it shorter or that one longer");
+        return Err(UsageError::value("--iptables-min-sync-period", &format!("{min:?}"), why));
+    }
+    let oom = flags.process.oom_score_adj;
+    if !(-1000..=1000).contains(&oom) {
+        let why = "is out of range; use -1000 (never) to 1000 (first)";
+        return Err(UsageError::value("--oom-score-adj", &oom.to_string(), why));
+    }
+    Ok(Settings {
+        mode,
+        source: source(&flags.api)?,
+        resync: flags.api.config_sync_period,
+        node_name: node_name(&flags.node, host)?,
+        bind_address,
+        traffic: TrafficSettings::new(&flags.traffic)?,
+        min_sync_period: min,
+        sync_period: max,
+        conntrack: conntrack(&flags.conntrack)?,
+        healthz: address::healthz(flags.http.healthz_bind_address.as_deref(), bind_address)?,
+        metrics: address::metrics(flags.http.metrics_bind_address.as_deref(), bind_address)?,
+        bind_hard_fail: flags.http.bind_address_hard_fail,
+        oom_score_adj: oom,
+        log: LogSettings::new(&flags.process.log),
+    })
+}
+
+pub(super) fn render(flags: RenderFlags, host: impl FnOnce() -> io::Result<String>) -> Result<Render, UsageError> {
+    Ok(Render {
+        mode: mode(&flags.mode.mode)?,
+        node_name: node_name(&flags.node, host)?,
+        bind_address: address::bind_address(&flags.node.bind_address)?,
+        traffic: TrafficSettings::new(&flags.traffic)?,
+        output: flags.output,
+        files: flags.files,
+    })
+}
+
+fn mode(text: &str) -> Result<Mode, UsageError> {
+    match text {
+        "" | "nft" | "nftables" => Ok(Mode::Nft),
+        "iptables" | "ipvs" => Err(UsageError::value("--mode", text, "not built yet; use --mode=nft")),
+        _ => Err(UsageError::value("--mode", text, "no such mode; use --mode=nft")),
+    }
+}
+
+/// kube-proxy's rule: the flag, else the host's name; without spaces around and in lower case.
+fn node_name(flags: &NodeFlags, host: impl FnOnce() -> io::Result<String>) -> Result<String, UsageError> {
+    let given = flags.hostname_override.trim();
+    let name = if given.is_empty() {
+        let why =
+            |error| format!("the name of this host cannot be read ({error}); name the node with --hostname-override.");
+        host().map_err(|error| UsageError::sentence(why(error)))?
+    } else {
+        given.to_owned()
+    };
+    let name = name.trim().to_lowercase();
+    if name.is_empty() {
+        return Err(UsageError::sentence("this host has no name; name the node with --hostname-override."));
+    }
+    Ok(name)
+}
+
+fn source(flags: &ApiFlags) -> Result<ApiSource, UsageError> {
+    if let Some(dir) = &flags.manifests {
+        return Ok(ApiSource::Manifests(dir.clone()));
+    }
+    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let master = given(&flags.master);
+    if let Some(url) = master.as_deref().filter(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+        return Err(UsageError::value("--master", url, "is not a URL; write it like https://192.0.2.10:6443"));
+    }
+    let qps = flags.kube_api_qps;
+    if !(qps.is_finite() && qps > 0.0) {
+        return Err(UsageError::value(
+            "--kube-api-qps",
+            &qps.to_string(),
+            "must be more than 0; kube-proxy's default is 5",
+        ));
+    }
+    let burst = u32::try_from(flags.kube_api_burst).ok().filter(|burst| *burst > 0).ok_or_else(|| {
+        let burst = flags.kube_api_burst.to_string();
+        UsageError::value("--kube-api-burst", &burst, "must be more than 0; kube-proxy's default is 10")
+    })?;
+    Ok(ApiSource::Api(ApiSettings { kubeconfig: given(&flags.kubeconfig).map(PathBuf::from), master, qps, burst }))
+}
+
+fn positive(flag: &str, duration: Duration) -> Result<(), UsageError> {
+    if duration.is_zero() {
+        return Err(UsageError::value(flag, "0s", "must be longer than nothing; write something like 30s"));
+    }
+    Ok(())
+}
+
+fn conntrack(flags: &ConntrackFlags) -> Result<ConntrackSettings, UsageError> {
+    let count = |flag, value: i64| {
+        let why = "must not be negative; write 0 to leave the kernel's value alone";
+        u64::try_from(value).map_err(|_| UsageError::value(flag, &value.to_string(), why))
+    };
+    Ok(ConntrackSettings {
+        max_per_core: count("--conntrack-max-per-core", flags.conntrack_max_per_core)?,
+        min: count("--conntrack-min", flags.conntrack_min)?,
+        tcp_be_liberal: flags.conntrack_tcp_be_liberal,
+        tcp_timeout_established: flags.conntrack_tcp_timeout_established,
+        tcp_timeout_close_wait: flags.conntrack_tcp_timeout_close_wait,
+        udp_timeout: flags.conntrack_udp_timeout,
+        udp_timeout_stream: flags.conntrack_udp_timeout_stream,
+    })
+}

@@ -1,0 +1,240 @@
+use super::*;
+
+fn read(flags: &[&str]) -> Result<Command, UsageError> {
+    parse(std::iter::once(&"fairlead").chain(flags).copied(), || Ok(" Node-A\n".to_owned()))
+}
+
+fn settings(flags: &[&str]) -> Settings {
+    match read(flags) {
+        Ok(Command::Run(settings)) => *settings,
+        other => panic!("{flags:?}: {other:?}"),
+    }
+}
+
+fn refusal(flags: &[&str]) -> String {
+    read(flags).expect_err("must be refused").to_string()
+}
+
+#[test]
+fn without_flags_everything_has_kube_proxys_default() {
+    let settings = settings(&[]);
+    assert_eq!(settings.mode, Mode::Nft);
+    assert_eq!(settings.mode.kube_proxy_name(), "nftables");
+    assert_eq!(settings.node_name, "node-a");
+    assert_eq!(settings.healthz, "0.0.0.0:10256".parse().ok());
+    assert_eq!(settings.metrics, "127.0.0.1:10249".parse().ok());
+    assert_eq!(settings.traffic.masquerade_mark, 0x4000);
+    assert_eq!(settings.traffic.local, LocalTrafficMode::ClusterCidr(vec![]));
+    assert!(settings.traffic.node_port_addresses.primary);
+    assert_eq!(settings.sync_period.as_secs(), 30);
+    assert_eq!(settings.resync.as_secs(), 900);
+    assert_eq!(settings.oom_score_adj, -999);
+    assert_eq!(settings.conntrack, ConntrackSettings::default());
+    let api = ApiSettings { kubeconfig: None, master: None, qps: 5.0, burst: 10 };
+    assert_eq!(settings.source, ApiSource::Api(api));
+    assert_eq!(settings.log.filter(), "warn,fairlead=info");
+}
+
+#[test]
+fn an_ipv6_bind_address_moves_the_default_listeners() {
+    for bind in ["::", "2001:db8::1"] {
+        let settings = settings(&[&format!("--bind-address={bind}")]);
+        assert_eq!(settings.healthz, "[::]:10256".parse().ok());
+        assert_eq!(settings.metrics, "[::1]:10249".parse().ok());
+    }
+}
+
+#[test]
+fn listeners_can_be_moved_and_switched_off() {
+    let moved = settings(&["--healthz-bind-address=[2001:db8::1]:99", "--metrics-bind-address", "192.0.2.1"]);
+    assert_eq!(moved.healthz, "[2001:db8::1]:99".parse().ok());
+    assert_eq!(moved.metrics, "192.0.2.1:10249".parse().ok());
+    assert_eq!(settings(&["--metrics-bind-address=::1"]).metrics, "[::1]:10249".parse().ok());
+    let off = settings(&["--healthz-bind-address=", "--metrics-bind-address="]);
+    assert_eq!((off.healthz, off.metrics), (None, None));
+}
+
+#[test]
+fn kube_proxys_usual_command_line_is_understood() {
+    let settings = settings(&[
+        "--proxy-mode=nftables",
+        "--kubeconfig=/var/lib/kube-proxy/kubeconfig.conf",
+        "--hostname-override= Worker-1 ",
+        "--cluster-cidr=fd00:10:244::/56,10.244.1.2/16",
+        "--masquerade-all",
+        "--nodeport-addresses=192.0.2.0/24,::/0",
+        "--iptables-masquerade-bit=31",
+        "--iptables-min-sync-period=1s",
+        "--iptables-sync-period=1m0s",
+        "--conntrack-tcp-be-liberal=true",
+        "--conntrack-udp-timeout=30s",
+        "--oom-score-adj",
+        "-998",
+        "--logging-format=json",
+        "-v=4",
+    ]);
+    assert_eq!(settings.node_name, "worker-1");
+    let nets = ["fd00:10:244::/56", "10.244.0.0/16"].map(|net| net.parse().unwrap());
+    assert_eq!(settings.traffic.local, LocalTrafficMode::ClusterCidr(nets.to_vec()));
+    assert!(settings.traffic.masquerade_all);
+    let ports = &settings.traffic.node_port_addresses;
+    assert_eq!((ports.primary, ports.localhost, ports.cidrs.len()), (false, false, 2));
+    assert_eq!(settings.traffic.masquerade_mark, 1 << 31);
+    assert!(settings.conntrack.tcp_be_liberal);
+    assert_eq!(settings.conntrack.udp_timeout.as_secs(), 30);
+    assert_eq!(settings.oom_score_adj, -998);
+    assert_eq!(settings.log, LogSettings { format: LogFormat::Json, verbosity: 4 });
+    assert_eq!(settings.traffic.notes(), Vec::<String>::new());
+}
+
+#[test]
+fn every_detector_can_be_chosen() {
+    let of = |flags: &[&str]| settings(flags).traffic.local;
+    assert_eq!(of(&["--detect-local-mode=NodeCIDR"]), LocalTrafficMode::NodeCidr);
+    let bridge = of(&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"]);
+    assert_eq!(bridge, LocalTrafficMode::BridgeInterface("cni0".into()));
+    let prefix = of(&["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"]);
+    assert_eq!(prefix, LocalTrafficMode::InterfaceNamePrefix("veth".into()));
+}
+
+#[test]
+fn localhost_and_primary_may_be_named_together() {
+    let ports = settings(&["--nodeport-addresses=primary,localhost"]).traffic.node_port_addresses;
+    assert_eq!(ports, NodePortAddresses { primary: true, localhost: true, cidrs: vec![] });
+    let ports = settings(&["--nodeport-addresses=localhost"]).traffic.node_port_addresses;
+    assert_eq!(ports, NodePortAddresses { primary: false, localhost: true, cidrs: vec![] });
+}
+
+#[test]
+fn a_missing_detector_and_a_missing_family_are_said_loudly() {
+    assert_eq!(settings(&[]).traffic.notes().len(), 1);
+    let notes = settings(&["--cluster-cidr=10.0.0.0/8", "--nodeport-addresses=10.0.0.0/8"]).traffic.notes();
+    assert!(notes.len() == 1 && notes[0].contains("IPv6"), "{notes:?}");
+}
+
+#[test]
+fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["--mode=iptables"], "--mode=iptables: not built yet; use --mode=nft."),
+        (&["--proxy-mode=ipvs"], "--mode=ipvs: not built yet; use --mode=nft."),
+        (&["--mode=ebpf"], "--mode=ebpf: no such mode; use --mode=nft."),
+        (&["--mod=nft"], "--mod is not a flag of fairlead; did you mean --mode?"),
+        (
+            &["--cleanup"],
+            "--cleanup is a flag of kube-proxy that fairlead does not have; run `fairlead cleanup` instead.",
+        ),
+        (
+            &["--ipvs-scheduler=rr"],
+            "--ipvs-scheduler is a flag of kube-proxy that fairlead does not have; leave it out until mode ipvs is built.",
+        ),
+        (&["clean"], "clean is not a command of fairlead; use cleanup, render, or flags alone to run it."),
+        (&["render"], "--filename is missing; add it."),
+        (
+            &["--iptables-sync-period=30"],
+            "--iptables-sync-period=30: is not a duration; write it like 30s, 1m30s or 1h.",
+        ),
+        (
+            &["--iptables-sync-period=0"],
+            "--iptables-sync-period=0s: must be longer than nothing; write something like 30s.",
+        ),
+        (
+            &["--iptables-min-sync-period=1m"],
+            "--iptables-min-sync-period=60s: is longer than --iptables-sync-period (30s); make it shorter or that one longer.",
+        ),
+        (&["--masquerade-all=yes"], "--masquerade-all=yes: is neither yes nor no; write true or false."),
+        (&["--logging-format=xml"], "--logging-format=xml: no such value; use one of text, json."),
+        (
+            &["--manifests=d", "--kubeconfig=f"],
+            "--manifests cannot be combined with --kubeconfig; leave one of them out.",
+        ),
+        (&["--v=1", "--v=2"], "--v is there twice; write it once."),
+        (&["--oom-score-adj=-1001"], "--oom-score-adj=-1001: is out of range; use -1000 (never) to 1000 (first)."),
+        (
+            &["--iptables-masquerade-bit=32"],
+            "--iptables-masquerade-bit=32: a packet mark has the bits 0 to 31; use one of those.",
+        ),
+        (
+            &["--bind-address=node"],
+            "--bind-address=node: is not an IP address; write one like 192.0.2.1 or 2001:db8::1, or 0.0.0.0 or :: for any.",
+        ),
+        (
+            &["--metrics-bind-address=[::1]:70000"],
+            "--metrics-bind-address=[::1]:70000: is not an IP address and port; write it like 127.0.0.1:10249, or leave it empty for nowhere.",
+        ),
+        (
+            &["--cluster-cidr=10.0.0.0/8,10.1.0.0/16"],
+            "--cluster-cidr=10.0.0.0/8,10.1.0.0/16: names two prefixes of one family; write one for each family, like 10.244.0.0/16,fd00:10:244::/56.",
+        ),
+        (
+            &["--nodeport-addresses=fd00::/200"],
+            "--nodeport-addresses=fd00::/200: is not a prefix; write one like 10.244.0.0/16 or fd00:10:244::/56.",
+        ),
+        (
+            &["--detect-local-mode=BridgeInterface"],
+            "--pod-bridge-interface=: the chosen --detect-local-mode needs a name here; write one like cni0.",
+        ),
+        (
+            &["--conntrack-min=-1"],
+            "--conntrack-min=-1: must not be negative; write 0 to leave the kernel's value alone.",
+        ),
+        (&["--master=host:6443"], "--master=host:6443: is not a URL; write it like https://192.0.2.10:6443."),
+    ];
+    for (flags, wanted) in cases {
+        assert_eq!(refusal(flags), *wanted, "{flags:?}");
+    }
+}
+
+#[test]
+fn whatever_is_wrong_the_refusal_is_one_line() {
+    let cases: &[&[&str]] = &[
+        &["--kube-api-burst=x"],
+        &["--kube-api-qps"],
+        &["--v=300"],
+        &["--masquerade-all", "yes"],
+        &["-x"],
+        &["--mode=nft", "cleanup"],
+        &["render", "-f"],
+        &["render", "-f", "x", "-o", "yaml"],
+    ];
+    for flags in cases {
+        let said = refusal(flags);
+        assert!(
+            !said.contains('\n') && said.ends_with(['.', '?']) && !said.contains("the command line:"),
+            "{flags:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_host_without_a_name_needs_the_flag() {
+    let nameless = parse(["fairlead"], || Ok(" \n".to_owned())).expect_err("no name").to_string();
+    assert!(nameless.contains("--hostname-override"), "{nameless}");
+    let unreadable = parse(["fairlead"], || Err(io::Error::other("no /proc"))).expect_err("no name").to_string();
+    assert!(unreadable.contains("no /proc") && unreadable.contains("--hostname-override"), "{unreadable}");
+}
+
+#[test]
+fn render_takes_files_and_the_same_traffic_flags() {
+    let Ok(Command::Render(render)) =
+        read(&["render", "-f", "a.yaml", "-f", "b", "--cluster-cidr=fd00::/8", "-o=json"])
+    else {
+        panic!("render is a command");
+    };
+    assert_eq!(render.files, [std::path::PathBuf::from("a.yaml"), "b".into()]);
+    assert_eq!(render.output, RenderOutput::Json);
+    assert_eq!(render.traffic.local, LocalTrafficMode::ClusterCidr(vec!["fd00::/8".parse().unwrap()]));
+    assert!(matches!(
+        read(&["cleanup", "-v", "2"]),
+        Ok(Command::Cleanup(Cleanup { log: LogSettings { verbosity: 2, .. } }))
+    ));
+}
+
+#[test]
+fn help_groups_the_flags_and_version_is_one_line() {
+    let Ok(Command::Print(help)) = read(&["--help"]) else { panic!("help is printed") };
+    for heading in ["Service traffic:", "Connection tracking:", "Health and metrics:", "Examples:", "--mode <MODE>"] {
+        assert!(help.contains(heading), "{heading} in {help}");
+    }
+    let Ok(Command::Print(version)) = read(&["--version"]) else { panic!("version is printed") };
+    assert_eq!(version, format!("fairlead {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,331 @@
+//! What an operator can measure. [`DECLARED`] is the whole list; [`Metrics`] is how the rest of the program fills it.
+//!
+//! Names are kube-proxy's where the meaning is the same, so that dashboards and alerts go on working. What costs time in
+//! proportion to the number of services is counted when somebody scrapes, not when something changes.
+
+mod counts;
+mod declared;
+mod process;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fairlead_plan::{Family, Plan, Report, SyncError};
+use prometheus::{Registry, TextEncoder};
+
+pub use declared::{DECLARED, Declared};
+
+use crate::object::Kind;
+use counts::Counts;
+use declared::Table;
+use process::Process;
+
+/// The label values of a metric without labels.
+const PLAIN: &[&str] = &[];
+/// What can be repaired, as the value of the label `what`: the first of these that the sentence of a report names.
+const REPAIRED: [&str; 6] = ["table", "chain", "rule", "element", "map", "set"];
+/// What a repair of anything else is called.
+const REPAIRED_OTHER: &str = "other";
+
+/// Why something went wrong, as the label `cause`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// This kernel cannot do what the mode needs.
+    Unsupported,
+    /// The kernel refused a sync.
+    Sync,
+    /// Connection tracking could not be read or changed.
+    Conntrack,
+    /// A sysctl could not be read or written.
+    Sysctl,
+    /// A port on which fairlead answers HTTP is taken.
+    Listen,
+    /// A source of objects failed.
+    Watch,
+    /// The notifications of the kernel were lost.
+    Notifications,
+    /// An Event or a status could not be written to the API server.
+    Publish,
+}
+
+impl Cause {
+    /// All of them; each has its series from the start.
+    pub const ALL: [Self; 8] = [
+        Self::Unsupported,
+        Self::Sync,
+        Self::Conntrack,
+        Self::Sysctl,
+        Self::Listen,
+        Self::Watch,
+        Self::Notifications,
+        Self::Publish,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Unsupported => "unsupported",
+            Self::Sync => "sync",
+            Self::Conntrack => "conntrack",
+            Self::Sysctl => "sysctl",
+            Self::Listen => "listen",
+            Self::Watch => "watch",
+            Self::Notifications => "notifications",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// Where an object came from, as the label `source`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The Kubernetes API.
+    Api,
+    /// A directory of manifests.
+    Manifests,
+}
+
+/// Which health question was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// `/healthz`
+    Healthz,
+    /// `/livez`
+    Livez,
+}
+
+/// One successful sync.
+#[derive(Debug)]
+pub struct Synced<'a> {
+    /// What the backend says.
+    pub report: &'a Report,
+    /// How long the call took.
+    pub took: Duration,
+    /// Whether the kernel was read first (`was` was `None`).
+    pub full: bool,
+    /// For each change that it carried: the time since its event arrived.
+    pub waited: &'a [Duration],
+    /// For each change that says so, when the pod or Service changed
+    /// (`endpoints.kubernetes.io/last-change-trigger-time`), with its family.
+    pub triggers: &'a [(Family, SystemTime)],
+    /// When it ended.
+    pub at: SystemTime,
+}
+
+/// All metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    table: Table,
+    /// What the kernel carries out, counted at a scrape.
+    plan: Mutex<Option<Arc<Plan>>>,
+}
+
+impl Metrics {
+    /// Registers everything. Series whose labels are known exist from the start, so that a rate over them is right.
+    ///
+    /// # Panics
+    /// Never, as long as the test that makes the list passes.
+    #[must_use]
+    pub fn new(version: &str, mode: &str) -> Self {
+        let registry = Registry::new();
+        let table = Table::new(&registry);
+        table.build_info.with_label_values(&[version, mode]).set(1);
+        for metric in [&table.endpoint_changes, &table.service_changes, &table.writes, &table.transactions] {
+            metric.with_label_values(PLAIN);
+        }
+        let plain_gauges = [
+            &table.endpoint_changes_pending,
+            &table.service_changes_pending,
+            &table.conflicts,
+            &table.manifest_errors,
+            &table.ready,
+        ];
+        for metric in plain_gauges {
+            metric.with_label_values(PLAIN);
+        }
+        for metric in [&table.sync_seconds, &table.event_to_kernel] {
+            metric.with_label_values(PLAIN);
+        }
+        for family in Family::BOTH.map(Family::label) {
+            table.nft_failures.with_label_values(&[family]);
+            table.conntrack_deleted.with_label_values(&[family]);
+        }
+        for cause in Cause::ALL {
+            table.failures.with_label_values(&[cause.label()]);
+        }
+        for what in REPAIRED.into_iter().chain([REPAIRED_OTHER]) {
+            table.repairs.with_label_values(&[what]);
+        }
+        Self { registry, table, plan: Mutex::default() }
+    }
+
+    /// A sync was asked for.
+    pub fn queued(&self, at: SystemTime) {
+        for family in Family::BOTH {
+            self.table.last_queued.with_label_values(&[family.label()]).set(unix(at));
+        }
+    }
+
+    /// A sync succeeded.
+    pub fn synced(&self, sync: &Synced<'_>) {
+        let (table, report) = (&self.table, sync.report);
+        let took = sync.took.as_secs_f64();
+        let kind = if sync.full { &table.sync_full } else { &table.sync_partial };
+        for (family, held) in Family::BOTH.iter().zip(report.held) {
+            let label = &[family.label()];
+            table.sync.with_label_values(label).observe(took);
+            kind.with_label_values(label).observe(took);
+            table.last_sync.with_label_values(label).set(unix(sync.at));
+            table.rules.with_label_values(label).set(gauge(held.rules));
+            table.elements.with_label_values(label).set(gauge(held.elements));
+        }
+        table.sync_seconds.with_label_values(PLAIN).observe(took);
+        for waited in sync.waited {
+            table.event_to_kernel.with_label_values(PLAIN).observe(waited.as_secs_f64());
+        }
+        for (family, trigger) in sync.triggers {
+            let since = sync.at.duration_since(*trigger).unwrap_or_default();
+            table.programming.with_label_values(&[family.label()]).observe(since.as_secs_f64());
+        }
+        table.writes.with_label_values(PLAIN).inc_by(report.writes);
+        table.transactions.with_label_values(PLAIN).inc_by(u64::from(report.transactions));
+        for sentence in &report.repaired {
+            table.repairs.with_label_values(&[repaired(sentence)]).inc();
+        }
+    }
+
+    /// A sync failed.
+    pub fn sync_failed(&self, error: &SyncError) {
+        for family in Family::BOTH {
+            self.table.nft_failures.with_label_values(&[family.label()]).inc();
+        }
+        self.failed(match error {
+            SyncError::Unsupported(_) => Cause::Unsupported,
+            SyncError::Failed(_) => Cause::Sync,
+        });
+    }
+
+    /// Something went wrong and will be tried again.
+    pub fn failed(&self, cause: Cause) {
+        self.table.failures.with_label_values(&[cause.label()]).inc();
+    }
+
+    /// The kernel carries out this plan now.
+    pub fn programmed(&self, plan: Arc<Plan>) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+        self.table.ready.with_label_values(PLAIN).set(1);
+    }
+
+    /// A change of an object arrived.
+    pub fn changed(&self, kind: Kind) {
+        match kind {
+            Kind::Service => self.table.service_changes.with_label_values(PLAIN).inc(),
+            Kind::EndpointSlice => self.table.endpoint_changes.with_label_values(PLAIN).inc(),
+            Kind::Node | Kind::ServiceCidr => {}
+        }
+    }
+
+    /// So many changes of Services and EndpointSlices have arrived that the kernel does not have yet.
+    pub fn pending(&self, services: usize, slices: usize) {
+        self.table.service_changes_pending.with_label_values(PLAIN).set(gauge(services));
+        self.table.endpoint_changes_pending.with_label_values(PLAIN).set(gauge(slices));
+    }
+
+    /// Connection tracking was searched for stale flows.
+    pub fn conntrack(&self, family: Family, took: Duration, deleted: u64) {
+        self.table.conntrack_sync.with_label_values(&[family.label()]).observe(took.as_secs_f64());
+        self.table.conntrack_deleted.with_label_values(&[family.label()]).inc_by(deleted);
+    }
+
+    /// A question about health was answered with this HTTP status.
+    pub fn answered(&self, question: Question, code: u16) {
+        let metric = match question {
+            Question::Healthz => &self.table.healthz,
+            Question::Livez => &self.table.livez,
+        };
+        metric.with_label_values(&[code.to_string()]).inc();
+    }
+
+    /// So many frontends are claimed by a Service and held by an older one.
+    pub fn conflicts(&self, count: usize) {
+        self.table.conflicts.with_label_values(PLAIN).set(gauge(count));
+    }
+
+    /// An object could not be used, in whole or in part.
+    pub fn rejected(&self, kind: Kind, origin: Origin) {
+        let source = match origin {
+            Origin::Api => "api",
+            Origin::Manifests => "manifests",
+        };
+        self.table.rejected.with_label_values(&[kind.name(), source]).inc();
+    }
+
+    /// So many files of manifests cannot be read now.
+    pub fn manifest_errors(&self, count: usize) {
+        self.table.manifest_errors.with_label_values(PLAIN).set(gauge(count));
+    }
+
+    /// Everything as text (Prometheus exposition format 0.0.4), with the figures of this moment.
+    ///
+    /// # Errors
+    /// When a metric cannot be written; none of [`DECLARED`] can be the cause.
+    pub fn scrape(&self) -> Result<String, prometheus::Error> {
+        // Held to the end: two scrapes at once would count the CPU time twice.
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = &*plan {
+            self.count(plan);
+        }
+        self.process(Process::read());
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    fn count(&self, plan: &Plan) {
+        for family in Family::BOTH {
+            let (label, counts) = (family.label(), Counts::of(plan, family));
+            self.table.service_ports.with_label_values(&[label]).set(counts.service_ports);
+            self.table.endpoints.with_label_values(&[label]).set(counts.endpoints);
+            let absent = &self.table.no_local_endpoints;
+            absent.with_label_values(&[label, "internal"]).set(counts.internal_not_local);
+            absent.with_label_values(&[label, "external"]).set(counts.external_not_local);
+        }
+    }
+
+    fn process(&self, process: Process) {
+        let table = &self.table;
+        let gauges = [
+            (&table.resident, process.resident_bytes),
+            (&table.resident_peak, process.resident_peak_bytes),
+            (&table.open_files, process.open_files),
+        ];
+        for (metric, value) in gauges {
+            if let Some(value) = value {
+                metric.with_label_values(PLAIN).set(value);
+            }
+        }
+        if let Some(seconds) = process.cpu_seconds {
+            let metric = table.cpu.with_label_values(PLAIN);
+            metric.inc_by((seconds - metric.get()).max(0.0));
+        }
+        if let Some(started) = process.started {
+            table.started.with_label_values(PLAIN).set(started);
+        }
+    }
+}
+
+fn unix(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn gauge<T: TryInto<i64>>(count: T) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
+
+/// The value of the label `what`.
+fn repaired(sentence: &str) -> &'static str {
+    let words = || sentence.split(|c: char| !c.is_ascii_alphabetic());
+    let found = REPAIRED.into_iter().find(|what| words().any(|word| word.strip_suffix('s').unwrap_or(word) == *what));
+    found.unwrap_or(REPAIRED_OTHER)
+}
+
+#[cfg(test)]
+mod tests;
