@@ -54,7 +54,9 @@ fn listen(table: &str, ours: &Arc<AtomicU32>, doubts: &mpsc::UnboundedSender<Dou
 fn hear(monitor: &mut Monitor, table: &str, doubts: &mpsc::UnboundedSender<Doubt>) -> Option<NftError> {
     loop {
         let doubt = match monitor.next() {
-            Ok(notices) => notices.iter().find(|notice| notice.table == table).map(|notice| Doubt::Foreign(words(notice))),
+            Ok(notices) => {
+                notices.iter().find(|notice| notice.table == table).map(|notice| Doubt::Foreign(words(notice)))
+            }
             Err(NftError::Overrun) => Some(Doubt::Missed),
             Err(error) => return Some(error),
         };

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use crate::flows::Flows;
 use crate::health::{self, Health, WantedChecks, check_addresses};
-use crate::metrics::{Cause, Metrics, Origin, Synced};
-use crate::object::{NodeObject, ObjectName};
-use crate::resolve::Note;
+use crate::metrics::{Cause, Metrics, Synced};
+use crate::object::ObjectName;
+use crate::resolve::{Note, Tally};
 use crate::watch::{Cause as ProblemCause, Note as Event, Problem, Publisher, Regarding, Severity};
 use crate::world::{HealthCheck, Planned};
 
@@ -29,10 +29,6 @@ pub struct Outward {
     pub publisher: Publisher,
     /// Connection tracking.
     pub flows: Flows,
-    /// This node's name.
-    pub node_name: String,
-    /// Where objects come from.
-    pub origin: Origin,
     /// What the listeners of health-check node ports were last told.
     pub answered: Answered,
 }
@@ -45,13 +41,6 @@ pub struct Answered {
 }
 
 impl Outward {
-    /// This is a Node as the API has it now.
-    pub fn node(&self, node: &NodeObject) {
-        if node.metadata.name == self.node_name {
-            self.health.node(node);
-        }
-    }
-
     /// The source has trouble.
     pub fn problem(&self, problem: &Problem) {
         match problem.cause {
@@ -68,16 +57,15 @@ impl Outward {
     pub fn planned(&mut self, planned: Planned) {
         for note in planned.notes {
             warn!("{}: {}", note.object, note.message);
-            self.metrics.rejected(note.object.kind, self.origin);
+            self.metrics.rejected(note.object.kind, note.reason);
             self.publisher.publish(event(note));
         }
-        self.metrics.conflicts(planned.counts.frontend_conflicts);
         let node = &planned.plan.node;
-        if !Arc::ptr_eq(&self.answered.checks, &planned.health_checks) || self.answered.node_ports != node.node_port_addresses {
-            self.answered = Answered {
-                checks: Arc::clone(&planned.health_checks),
-                node_ports: node.node_port_addresses.clone(),
-            };
+        if !Arc::ptr_eq(&self.answered.checks, &planned.health_checks)
+            || self.answered.node_ports != node.node_port_addresses
+        {
+            self.answered =
+                Answered { checks: Arc::clone(&planned.health_checks), node_ports: node.node_port_addresses.clone() };
             let local = address::local_addresses().unwrap_or_default();
             let local: Vec<_> = local.into_iter().map(|(_, addr, _)| addr).collect();
             let addresses = check_addresses(&node.node_port_addresses, &local);
@@ -86,16 +74,15 @@ impl Outward {
     }
 
     /// A sync succeeded; `oldest` is when the oldest change arrived that it did not carry.
-    pub fn synced(&self, synced: &Synced<'_>, plan: &Plan, oldest: Option<Instant>) {
+    pub fn synced(&self, synced: &Synced<'_>, plan: &Plan, counts: &Tally, oldest: Option<Instant>) {
         self.metrics.synced(synced);
-        self.metrics.programmed(Arc::new(plan.clone()));
+        self.metrics.programmed(counts);
         if !self.health.verdict(Instant::now()).ready {
             info!("ready: the first sync is in the kernel");
         }
         self.health.synced(oldest, synced.at);
         self.flows.programmed(plan.clone());
     }
-
 }
 
 /// Says what a server has to say, as an Event.

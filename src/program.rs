@@ -93,7 +93,8 @@ impl Programmer {
     pub fn start(backend: Box<dyn Backend>, outcomes: mpsc::UnboundedSender<Outcome>) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
         let orders = Arc::clone(&mailbox);
-        let thread = std::thread::Builder::new().name("program".into()).spawn(move || work(backend, &orders, &outcomes))?;
+        let thread =
+            std::thread::Builder::new().name("program".into()).spawn(move || work(backend, &orders, &outcomes))?;
         Ok(Self { mailbox, thread: Some(thread) })
     }
 

@@ -5,18 +5,18 @@
 //! every order carries the whole plan.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use fairlead_plan::{Family, Plan, Report, SyncError};
+use fairlead_plan::{Plan, Report, SyncError};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use crate::guard::Doubt;
 use crate::metrics::{Cause, Synced};
-use crate::object::{Event, Object};
+use crate::object::{Event, Kind};
 use crate::outward::Outward;
 use crate::program::{Outcome, Programmer};
+use crate::resolve::Tally;
 use crate::watch::{Content, Message, Source};
 use crate::world::World;
 
@@ -42,6 +42,7 @@ pub struct Pace {
 pub struct Reconciler {
     world: World,
     plan: Plan,
+    counts: Tally,
     programmer: Programmer,
     outward: Outward,
     pace: Pace,
@@ -67,6 +68,7 @@ impl Reconciler {
         Self {
             world,
             plan: Plan::default(),
+            counts: Tally::default(),
             programmer,
             outward,
             pace,
@@ -126,13 +128,12 @@ impl Reconciler {
             Event::Delete(kind, _) => Some(*kind),
             Event::ListBegin(_) | Event::ListEnd(_) => None,
         };
-        if let Event::Apply(object) = &event
-            && let Object::Node(node) = &**object
-        {
-            self.outward.node(node);
-        }
         let was_complete = self.world.complete();
-        if self.world.apply(event).changed {
+        let changed = self.world.apply(event).changed;
+        if kind == Some(Kind::Node) {
+            self.outward.health.eligible(self.world.node_eligible());
+        }
+        if changed {
             kind.into_iter().for_each(|kind| self.outward.metrics.changed(kind));
             self.changed(message.received);
         }
@@ -180,6 +181,7 @@ impl Reconciler {
         let generation = self.generation;
         self.triggers.extend(planned.triggers.iter().map(|trigger| (generation, *trigger)));
         self.plan = planned.plan.clone();
+        self.counts = planned.counts;
         self.programmer.program(self.plan.clone(), generation, self.doubt);
         self.outward.planned(planned);
         (self.dirty, self.doubt, self.busy) = (false, false, true);
@@ -198,12 +200,10 @@ impl Reconciler {
         self.failures = 0;
         self.not_before = outcome.ended + self.pace.min_sync_period;
         let (generation, ended) = (outcome.generation, outcome.ended);
-        let waited: Vec<Duration> = take_until(&mut self.waiting, generation).map(|received| ended - received).collect();
+        let waited: Vec<Duration> =
+            take_until(&mut self.waiting, generation).map(|received| ended - received).collect();
         let at = SystemTime::now();
-        let families = self.families();
-        let triggers: Vec<(Family, SystemTime)> = take_until(&mut self.triggers, generation)
-            .flat_map(|trigger| families.iter().map(move |family| (*family, trigger)))
-            .collect();
+        let triggers: Vec<SystemTime> = take_until(&mut self.triggers, generation).collect();
         for sentence in &report.repaired {
             warn!("repaired: {sentence}");
         }
@@ -219,12 +219,7 @@ impl Reconciler {
         let synced =
             Synced { report, took: outcome.took, full: outcome.full, waited: &waited, triggers: &triggers, at };
         let oldest = self.waiting.front().map(|(_, received)| *received);
-        self.outward.synced(&synced, &outcome.plan, oldest);
-    }
-
-    fn families(&self) -> Vec<Family> {
-        let families = Family::BOTH.into_iter();
-        families.filter(|family| self.plan.services.iter().take(64).any(|service| service.key.family == *family)).collect()
+        self.outward.synced(&synced, &outcome.plan, &self.counts, oldest);
     }
 
     fn failed(&mut self, error: SyncError) -> Result<(), SyncError> {

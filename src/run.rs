@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use fairlead_kernel::sysctl;
 use fairlead_nft::NftBackend;
 use fairlead_plan::Backend;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,14 +14,13 @@ use tracing::{info, warn};
 use crate::config::{ApiSource, Settings};
 use crate::flows::Flows;
 use crate::health::{self, Health, WantedChecks};
-use crate::metrics::{Cause, Metrics, Origin};
-use crate::object::Kind;
+use crate::metrics::{Cause, Metrics};
 use crate::outward::{self, Outward};
 use crate::program::Programmer;
 use crate::reconcile::{Pace, Reconciler};
 use crate::watch::{ApiSettings, ManifestSettings, NodeScope, Publisher, Source, Timing};
 use crate::world::World;
-use crate::{guard, resolve, sysctls};
+use crate::{guard, sysctls};
 
 /// Does the job until told to stop (SIGTERM, SIGINT). What the kernel holds stays: services go on without us.
 ///
@@ -29,7 +29,10 @@ use crate::{guard, resolve, sysctls};
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), settings.mode.kube_proxy_name()));
     tune(&settings, &metrics);
-    let resolved = resolve_settings(&settings);
+    let resolved = settings.traffic.clone();
+    for sentence in settings.notes() {
+        warn!("{sentence}");
+    }
     let health = Arc::new(Health::new(settings.sync_period, &resolved.families));
     let (source, publisher) = source(&settings).await?;
     let (checks, wanted_checks) = watch::channel(WantedChecks::default());
@@ -39,23 +42,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (doubt_sender, doubts) = mpsc::unbounded_channel();
     guard::start(fairlead_nft::TABLE, backend.port(), doubt_sender).context("starting the thread that listens")?;
     let (outcome_sender, outcomes) = mpsc::unbounded_channel();
-    let programmer = Programmer::start(Box::new(backend), outcome_sender).context("starting the thread that programs")?;
+    let programmer =
+        Programmer::start(Box::new(backend), outcome_sender).context("starting the thread that programs")?;
     let outward = Outward {
         flows: Flows::start(Arc::clone(&metrics)).context("starting the thread that removes stale flows")?,
         metrics,
         health,
         checks,
         publisher,
-        node_name: settings.node_name.clone(),
-        origin: match settings.source {
-            ApiSource::Api(_) => Origin::Api,
-            ApiSource::Manifests(_) => Origin::Manifests,
-        },
         answered: outward::Answered::default(),
     };
     let pace = Pace { min_sync_period: settings.min_sync_period, retry_most: settings.sync_period };
     let reconciler = Reconciler::new(World::new(resolved), programmer, outward, pace);
-    info!(node = settings.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
+    info!(node = settings.traffic.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
     tokio::select! {
         ended = reconciler.run(source, outcomes, doubts) => ended.context("the nft mode cannot run on this node")?,
         Some(failed) = servers.join_next() => failed??,
@@ -74,12 +73,14 @@ async fn stop() -> std::io::Result<&'static str> {
 
 /// Settings of the kernel and of this process that help but are not needed.
 fn tune(settings: &Settings, metrics: &Metrics) {
-    let cpus = fairlead_kernel::sysctl::cpus();
-    for sysctl in sysctls::wanted(&settings.conntrack, cpus) {
-        if let Err(error) = sysctls::apply(&sysctl) {
-            metrics.failed(Cause::Sysctl);
-            warn!("{error}");
-        }
+    let cpus = sysctl::possible_cpus().unwrap_or(1);
+    let applied = sysctls::apply(&sysctls::wanted(&settings.conntrack, cpus), &mut sysctls::Host);
+    for sentence in applied.written {
+        info!("{sentence}");
+    }
+    for sentence in applied.warnings {
+        metrics.failed(Cause::Sysctl);
+        warn!("{sentence}");
     }
     if let Err(error) = fairlead_kernel::process::oom_score_adj(settings.oom_score_adj) {
         warn!("the OOM score stays as it is: {error}");
@@ -87,7 +88,7 @@ fn tune(settings: &Settings, metrics: &Metrics) {
 }
 
 async fn source(settings: &Settings) -> anyhow::Result<(Source, Publisher)> {
-    let nodes = NodeScope::Own(settings.node_name.clone());
+    let nodes = NodeScope::Own(settings.traffic.node_name.clone());
     match &settings.source {
         ApiSource::Manifests(directory) => {
             Ok((Source::manifests(&ManifestSettings::new(directory, nodes))?, Publisher::silent()))
@@ -99,18 +100,12 @@ async fn source(settings: &Settings) -> anyhow::Result<(Source, Publisher)> {
                 nodes,
                 timing: Timing::default(),
             };
-            let client = api.connect().await?;
+            let client = api.client().await?;
             // The task ends with the program.
-            let (publisher, _) = Publisher::start(client.clone(), &settings.node_name);
+            let (publisher, _) = Publisher::start(client.clone(), &settings.traffic.node_name);
             Ok((Source::api(&client, &api), publisher))
         }
     }
-}
-
-/// What `resolve` needs of the command line.
-#[must_use]
-pub fn resolve_settings(settings: &Settings) -> resolve::Settings {
-    settings.traffic.resolved(&settings.node_name, settings.bind_address, Kind::ALL.to_vec())
 }
 
 fn serve(
@@ -136,7 +131,7 @@ fn serve(
         health::serve_checks(wanted_checks, health, metrics, notes).await;
         Ok(())
     });
-    let (publisher, node_name) = (publisher.clone(), settings.node_name.clone());
+    let (publisher, node_name) = (publisher.clone(), settings.traffic.node_name.clone());
     servers.spawn(async move {
         while let Some(note) = said.recv().await {
             outward::server_note(&publisher, &node_name, note);

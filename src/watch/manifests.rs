@@ -53,6 +53,24 @@ pub enum ManifestError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}; name an existing file", path.display())]
+    Unreadable {
+        /// As given, or found in the directory given.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A file is no manifest.
+    #[error("{}:{line}: {reason}", file.display())]
+    Malformed {
+        /// As given, or found in the directory given.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// The machine has no more threads.
     #[error("cannot start the thread that reads manifests: {0}")]
     Thread(io::Error),
@@ -330,7 +348,7 @@ impl Directory {
     }
 }
 
-fn is_manifest(name: &Path) -> bool {
+pub(super) fn is_manifest(name: &Path) -> bool {
     let hidden = name.as_os_str().as_encoded_bytes().starts_with(b".");
     let suffix = name.extension().and_then(|suffix| suffix.to_str());
     !hidden && matches!(suffix, Some("yaml" | "yml" | "json"))

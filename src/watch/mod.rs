@@ -9,6 +9,7 @@ mod backoff;
 mod client;
 mod decode;
 mod document;
+mod files;
 mod kinds;
 mod lines;
 mod list;
@@ -28,6 +29,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::object::Event;
 
 pub use client::{ApiSettings, ConnectError, Timing};
+pub use files::read_files;
 pub use kinds::NodeScope;
 pub use manifests::{ManifestError, ManifestSettings};
 pub use publish::{Note, Publisher, Regarding, Severity};
