@@ -30,7 +30,8 @@ pub struct AddressError {
     source: io::Error,
 }
 
-/// Every local address of both families: interface index, address, prefix length. Tentative IPv6 addresses are among them.
+/// Every local address of both families: interface index, address, prefix length. Tentative IPv6 addresses are among
+/// them.
 ///
 /// # Errors
 /// If the kernel refuses, or addresses kept changing while they were read.

@@ -1,7 +1,7 @@
 //! Tracked connections: list those over UDP, delete some.
 //!
-//! A UDP flow keeps its translation for as long as packets come, even to an endpoint that is gone, so flows that no longer
-//! match the plan must be deleted. Which those are is decided elsewhere.
+//! A UDP flow keeps its translation for as long as packets come, even to an endpoint that is gone, so flows that no
+//! longer match the plan must be deleted. Which those are is decided elsewhere.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -103,8 +103,8 @@ impl Conntrack {
         Ok(Self { socket, seq: 0, buffer: Vec::new() })
     }
 
-    /// Hands out every UDP flow of a family (`AF_INET` or `AF_INET6`). Flows come and go meanwhile: one that lives all the
-    /// time may still be missed or come twice if the kernel resizes its table in between.
+    /// Hands out every UDP flow of a family (`AF_INET` or `AF_INET6`). Flows come and go meanwhile: one that lives
+    /// all the time may still be missed or come twice if the kernel resizes its table in between.
     ///
     /// # Errors
     /// If the kernel lacks `nf_conntrack_netlink`, or the process `CAP_NET_ADMIN`.

@@ -6,8 +6,8 @@
 //!   Notice                    ◄── Monitor::next ─ kernel, whoever made the change
 //! ```
 //!
-//! A transaction is one datagram: either all of it holds or none of it. The kernel does the work inside the system call,
-//! so [`Nft::commit`] blocks its thread while a large batch is applied (about 0.1 s for 100,000 elements).
+//! A transaction is one datagram: either all of it holds or none of it. The kernel does the work inside the system
+//! call, so [`Nft::commit`] blocks its thread while a large batch is applied (about 0.1 s for 100,000 elements).
 
 mod batch;
 mod describe;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::sysctl::{SysctlError, write_file};
 
-/// Tells the kernel how gladly to kill this process when memory is short: -1000 never, 1000 first. kube-proxy's default is
-/// -999.
+/// Tells the kernel how gladly to kill this process when memory is short: -1000 never, 1000 first. kube-proxy's
+/// default is -999.
 ///
 /// # Errors
 /// Lowering the value needs `CAP_SYS_RESOURCE`.

@@ -1,6 +1,7 @@
 //! Kernel settings: `/proc/sys`, one module parameter, and the number of processors.
 //!
-//! Paths are like `net/ipv4/ip_forward`, below `/proc/sys`. Those below `net` are of the calling thread's network namespace.
+//! Paths are like `net/ipv4/ip_forward`, below `/proc/sys`. Those below `net` are of the calling thread's network
+//! namespace.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -56,8 +57,8 @@ pub fn read_number(path: &str) -> Result<u64, SysctlError> {
     number(&below_root(path))
 }
 
-/// Gives a setting a value, written only where it differs: a container may lack the right to write what is right already.
-/// True if it was written. Differences in blanks between several values do not count.
+/// Gives a setting a value, written only where it differs: a container may lack the right to write what is right
+/// already. True if it was written. Differences in blanks between several values do not count.
 ///
 /// # Errors
 /// If it cannot be read or written.
@@ -87,8 +88,8 @@ pub fn conntrack_buckets() -> Result<u64, SysctlError> {
     number(Path::new(CONNTRACK_BUCKETS))
 }
 
-/// Raises the buckets of the conntrack hash table to at least this; true if there were fewer. The kernel allows it only from
-/// the host's network namespace.
+/// Raises the buckets of the conntrack hash table to at least this; true if there were fewer. The kernel allows it
+/// only from the host's network namespace.
 ///
 /// # Errors
 /// As [`conntrack_buckets`], and if the parameter cannot be written (`/sys` is often mounted read-only in containers).
@@ -96,8 +97,8 @@ pub fn raise_conntrack_buckets(at_least: u64) -> Result<bool, SysctlError> {
     raise_file(Path::new(CONNTRACK_BUCKETS), at_least)
 }
 
-/// How many processors this machine may ever have, never less than 1. Limits of the container do not count: conntrack is
-/// sized for the node.
+/// How many processors this machine may ever have, never less than 1. Limits of the container do not count: conntrack
+/// is sized for the node.
 ///
 /// # Errors
 /// If `/sys` is not mounted.

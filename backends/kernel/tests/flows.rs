@@ -53,7 +53,8 @@ fn ip(words: &str) {
     assert!(status.success(), "ip {words}");
 }
 
-/// Sends everything for the service port to the server's port, as a service would; this also starts connection tracking.
+/// Sends everything for the service port to the server's port, as a service would; this also starts connection
+/// tracking.
 fn translate(family: &Family, server: u16) {
     let octets = match family.loopback {
         IpAddr::V4(address) => address.octets().to_vec(),

@@ -24,8 +24,8 @@ impl From<Broken> for io::Error {
 }
 
 impl Socket {
-    /// Reads the answer to request `seq` to its end: a dump's closing message, or an acknowledgement. False if the kernel
-    /// says that a dump is not of one state.
+    /// Reads the answer to request `seq` to its end: a dump's closing message, or an acknowledgement. False if the
+    /// kernel says that a dump is not of one state.
     pub(crate) fn answer(
         &self,
         seq: u32,

@@ -30,7 +30,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens and binds a socket, asks for short error replies that point into the request, and enlarges its receive queue.
+    /// Opens and binds a socket, asks for short error replies that point into the request, and enlarges its receive
+    /// queue.
     ///
     /// # Errors
     /// What `socket`, `bind` or `getsockopt` say. `EPROTONOSUPPORT` means that the kernel lacks the netlink family.
@@ -91,8 +92,8 @@ impl Socket {
         }
     }
 
-    /// Receives one whole datagram into `buffer`, replacing its content. Datagrams that did not come from the kernel are
-    /// thrown away.
+    /// Receives one whole datagram into `buffer`, replacing its content. Datagrams that did not come from the kernel
+    /// are thrown away.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if there is none; `ENOBUFS` if the kernel had to drop some.

@@ -67,7 +67,8 @@ pub enum NoticeKind {
 }
 
 impl Monitor {
-    /// Starts listening. Changes made by the port in `ignore` are left out; it may be changed at any time, 0 ignores none.
+    /// Starts listening. Changes made by the port in `ignore` are left out; it may be changed at any time, 0 ignores
+    /// none.
     ///
     /// # Errors
     /// If the socket cannot be opened or the group not joined (that needs `CAP_NET_ADMIN`).

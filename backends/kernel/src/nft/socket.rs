@@ -1,4 +1,6 @@
 use std::io::{self, IoSlice};
+use std::thread;
+use std::time::Duration;
 
 use super::describe::describe;
 use super::error::RECEIVE;
@@ -9,8 +11,10 @@ use crate::netlink::{
     messages,
 };
 
-/// How often a dump is begun again when the ruleset changed under it.
+/// How often a dump is begun when the ruleset changes under it, any table of the network namespace counting.
 const DUMP_ATTEMPTS: u32 = 10;
+/// Longest pause before the next attempt: others often write several transactions in a row.
+const PAUSE_MAX: Duration = Duration::from_millis(16);
 const FLAGS_AT: usize = 6;
 
 /// A connection to nf_tables of the network namespace in which it was opened. One user at a time.
@@ -98,7 +102,10 @@ impl Nft {
         names: &[(u16, &str)],
         dump: bool,
     ) -> Result<Vec<u8>, NftError> {
-        for _ in 0..DUMP_ATTEMPTS {
+        for attempt in 0..DUMP_ATTEMPTS {
+            if attempt > 0 {
+                thread::sleep(Duration::from_millis(1 << attempt).min(PAUSE_MAX));
+            }
             self.drain()?;
             self.seq = self.seq.wrapping_add(1);
             let flags = REQUEST | if dump { DUMP } else { ACK };
