@@ -7,7 +7,7 @@ use fairlead::{render, run};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let command = match config::parse(std::env::args_os(), config::host_name) {
+    let command = match config::parse(std::env::args_os(), config::Host::read()) {
         Ok(command) => command,
         Err(error) => {
             eprintln!("fairlead: {error}");
