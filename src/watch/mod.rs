@@ -9,6 +9,8 @@ mod backoff;
 mod client;
 mod decode;
 mod document;
+mod failure;
+mod files;
 mod kinds;
 mod lines;
 mod list;
