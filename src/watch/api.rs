@@ -138,8 +138,8 @@ impl<T: Trimmed> Watcher<T> {
 
     async fn begin_with_stream(&mut self) -> Result<(Lines, String), Failure> {
         let mut lines = match self.open("", true).await {
-            // The feature is switched off, or something in between does not know the parameter.
-            Err(Failure::Answer(400 | 422, message)) => return Err(Failure::NoStream(message)),
+            // The feature is switched off, something in between does not know the parameter, or etcd is too old for it.
+            Err(Failure::Answer(400 | 422 | 500 | 501, message)) => return Err(Failure::NoStream(message)),
             opened => opened?,
         };
         let version = self.streamed_list(&mut lines).await?;

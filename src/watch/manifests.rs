@@ -54,9 +54,33 @@ pub enum ManifestError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// A file is not a manifest.
+    #[error("{}:{line}: {reason}", path.display())]
+    File {
+        /// As given.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: String,
+    },
     /// The machine has no more threads.
     #[error("cannot start the thread that reads manifests: {0}")]
     Thread(io::Error),
+}
+
+/// The objects in the text of one manifest file, without those that the API server would not select for this node's
+/// proxy, and without kinds that fairlead does not use. `path` says in which format it is and stands in errors.
+///
+/// # Errors
+/// [`ManifestError::File`] for the first mistake; there is no partial result.
+pub fn parse_manifest(path: &Path, text: &str, nodes: &NodeScope) -> Result<Vec<Object>, ManifestError> {
+    let manifest = document::parse(path, text).map_err(|error| ManifestError::File {
+        path: path.to_owned(),
+        line: error.line,
+        reason: error.reason,
+    })?;
+    Ok(manifest.objects.into_iter().filter(|object| selected(object, nodes)).collect())
 }
 
 pub(super) fn start(settings: &ManifestSettings, outlet: Outlet) -> Result<(), ManifestError> {

@@ -31,7 +31,7 @@ use crate::object::Event;
 
 pub use client::{ApiSettings, ConnectError, Timing};
 pub use kinds::NodeScope;
-pub use manifests::{ManifestError, ManifestSettings};
+pub use manifests::{ManifestError, ManifestSettings, parse_manifest};
 pub use publish::{Note, Publisher, Regarding, Severity};
 
 /// Messages that wait for the reader before the source waits.
