@@ -44,7 +44,10 @@ fn bench(size: usize, changes: usize) -> anyhow::Result<()> {
     let mut run = bench.start()?;
     start_row("cold start", &run);
     println!("  {:<24} {:>10} | {:^33} | {:^33}", "", "", "in the program, us", "from API write to commit, us");
-    println!("  {:<24} {:>10} | {:>10} {:>10} {:>11} | {:>10} {:>10} {:>11}", "change", "n", "p50", "p99", "max", "p50", "p99", "max");
+    println!(
+        "  {:<24} {:>10} | {:>10} {:>10} {:>11} | {:>10} {:>10} {:>11}",
+        "change", "n", "p50", "p99", "max", "p50", "p99", "max"
+    );
     for change in Change::ALL {
         let (inside, outside) = changes_of(&bench, &mut run, change, changes)?;
         println!("  {:<24} {changes:>10} | {inside} | {outside}", change.name());

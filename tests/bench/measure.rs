@@ -29,7 +29,8 @@ impl fmt::Display for Quantiles {
 pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, name)| name);
+    let model =
+        cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("?", |(_, name)| name);
     let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
     format!("{count} x {model}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
 }
