@@ -178,7 +178,8 @@ fn node_lines(place: &Place, second: &Addresses, gateway: &Addresses, places: &[
     lines.extend(pods.map(|pod| format!("link set p-{pod} type bridge_slave hairpin on")));
     lines.push("link set eth0 up".to_owned());
     lines.extend(with_address("eth0", &place.addresses, 24, 64));
-    lines.extend(with_address("eth0", second, 24, 64));
+    // Deprecated, so that the kernel does not choose it as a source where two would do.
+    lines.extend(with_address("eth0", second, 24, 64).map(|line| format!("{line} preferred_lft 0")));
     lines.extend(default_routes(&switch_address(DEAD_END)));
     for other in places.iter().filter(|other| other.name != place.name) {
         match &other.kind {
