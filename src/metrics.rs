@@ -1,22 +1,20 @@
 //! What an operator can measure. [`DECLARED`] is the whole list; [`Metrics`] is how the rest of the program fills it.
 //!
-//! Names are kube-proxy's where the meaning is the same, so that dashboards and alerts go on working. What costs time in
-//! proportion to the number of services is counted when somebody scrapes, not when something changes.
+//! Names are kube-proxy's where the meaning is the same, so that dashboards and alerts go on working.
 
-mod counts;
 mod declared;
 mod process;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fairlead_plan::{Family, Plan, Report, SyncError};
+use fairlead_plan::{Family, Report, SyncError};
 use prometheus::{Registry, TextEncoder};
 
 pub use declared::{DECLARED, Declared};
 
 use crate::object::Kind;
-use counts::Counts;
+use crate::resolve::Tally;
 use declared::Table;
 use process::Process;
 
@@ -42,6 +40,8 @@ pub enum Cause {
     Listen,
     /// A source of objects failed.
     Watch,
+    /// An object or file could not be understood.
+    Input,
     /// The notifications of the kernel were lost.
     Notifications,
     /// An Event or a status could not be written to the API server.
@@ -50,13 +50,14 @@ pub enum Cause {
 
 impl Cause {
     /// All of them; each has its series from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unsupported,
         Self::Sync,
         Self::Conntrack,
         Self::Sysctl,
         Self::Listen,
         Self::Watch,
+        Self::Input,
         Self::Notifications,
         Self::Publish,
     ];
@@ -69,19 +70,11 @@ impl Cause {
             Self::Sysctl => "sysctl",
             Self::Listen => "listen",
             Self::Watch => "watch",
+            Self::Input => "input",
             Self::Notifications => "notifications",
             Self::Publish => "publish",
         }
     }
-}
-
-/// Where an object came from, as the label `source`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The Kubernetes API.
-    Api,
-    /// A directory of manifests.
-    Manifests,
 }
 
 /// Which health question was answered.
@@ -105,8 +98,8 @@ pub struct Synced<'a> {
     /// For each change that it carried: the time since its event arrived.
     pub waited: &'a [Duration],
     /// For each change that says so, when the pod or Service changed
-    /// (`endpoints.kubernetes.io/last-change-trigger-time`), with its family.
-    pub triggers: &'a [(Family, SystemTime)],
+    /// (`endpoints.kubernetes.io/last-change-trigger-time`). One sync carries both families, so both count it.
+    pub triggers: &'a [SystemTime],
     /// When it ended.
     pub at: SystemTime,
 }
@@ -116,8 +109,8 @@ pub struct Synced<'a> {
 pub struct Metrics {
     registry: Registry,
     table: Table,
-    /// What the kernel carries out, counted at a scrape.
-    plan: Mutex<Option<Arc<Plan>>>,
+    /// What the kernel carries out, shown at a scrape.
+    tally: Mutex<Option<Tally>>,
 }
 
 impl Metrics {
@@ -156,7 +149,7 @@ impl Metrics {
         for what in REPAIRED.into_iter().chain([REPAIRED_OTHER]) {
             table.repairs.with_label_values(&[what]);
         }
-        Self { registry, table, plan: Mutex::default() }
+        Self { registry, table, tally: Mutex::default() }
     }
 
     /// A sync was asked for.
@@ -183,9 +176,11 @@ impl Metrics {
         for waited in sync.waited {
             table.event_to_kernel.with_label_values(PLAIN).observe(waited.as_secs_f64());
         }
-        for (family, trigger) in sync.triggers {
-            let since = sync.at.duration_since(*trigger).unwrap_or_default();
-            table.programming.with_label_values(&[family.label()]).observe(since.as_secs_f64());
+        for trigger in sync.triggers {
+            let since = sync.at.duration_since(*trigger).unwrap_or_default().as_secs_f64();
+            for family in Family::BOTH {
+                table.programming.with_label_values(&[family.label()]).observe(since);
+            }
         }
         table.writes.with_label_values(PLAIN).inc_by(report.writes);
         table.transactions.with_label_values(PLAIN).inc_by(u64::from(report.transactions));
@@ -210,9 +205,9 @@ impl Metrics {
         self.table.failures.with_label_values(&[cause.label()]).inc();
     }
 
-    /// The kernel carries out this plan now.
-    pub fn programmed(&self, plan: Arc<Plan>) {
-        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+    /// The kernel carries out a plan that comes to these counts.
+    pub fn programmed(&self, tally: &Tally) {
+        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = Some(*tally);
         self.table.ready.with_label_values(PLAIN).set(1);
     }
 
@@ -246,18 +241,10 @@ impl Metrics {
         metric.with_label_values(&[code.to_string()]).inc();
     }
 
-    /// So many frontends are claimed by a Service and held by an older one.
-    pub fn conflicts(&self, count: usize) {
-        self.table.conflicts.with_label_values(PLAIN).set(gauge(count));
-    }
-
-    /// An object could not be used, in whole or in part.
-    pub fn rejected(&self, kind: Kind, origin: Origin) {
-        let source = match origin {
-            Origin::Api => "api",
-            Origin::Manifests => "manifests",
-        };
-        self.table.rejected.with_label_values(&[kind.name(), source]).inc();
+    /// An object could not be used, in whole or in part. `reason` is a constant in CamelCase, as in
+    /// [`crate::resolve::Note`].
+    pub fn rejected(&self, kind: Kind, reason: &'static str) {
+        self.table.rejected.with_label_values(&[kind.name(), reason]).inc();
     }
 
     /// So many files of manifests cannot be read now.
@@ -271,22 +258,24 @@ impl Metrics {
     /// When a metric cannot be written; none of [`DECLARED`] can be the cause.
     pub fn scrape(&self) -> Result<String, prometheus::Error> {
         // Held to the end: two scrapes at once would count the CPU time twice.
-        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = &*plan {
-            self.count(plan);
+        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tally) = &*tally {
+            self.show(tally);
         }
         self.process(Process::read());
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
-    fn count(&self, plan: &Plan) {
+    fn show(&self, tally: &Tally) {
+        let table = &self.table;
+        table.conflicts.with_label_values(PLAIN).set(gauge(tally.frontend_conflicts));
         for family in Family::BOTH {
-            let (label, counts) = (family.label(), Counts::of(plan, family));
-            self.table.service_ports.with_label_values(&[label]).set(counts.service_ports);
-            self.table.endpoints.with_label_values(&[label]).set(counts.endpoints);
-            let absent = &self.table.no_local_endpoints;
-            absent.with_label_values(&[label, "internal"]).set(counts.internal_not_local);
-            absent.with_label_values(&[label, "external"]).set(counts.external_not_local);
+            let label = family.label();
+            table.service_ports.with_label_values(&[label]).set(gauge(tally.service_ports[family]));
+            table.endpoints.with_label_values(&[label]).set(gauge(tally.endpoints[family]));
+            let absent = &table.no_local_endpoints;
+            absent.with_label_values(&[label, "internal"]).set(gauge(tally.no_local_internal[family]));
+            absent.with_label_values(&[label, "external"]).set(gauge(tally.no_local_external[family]));
         }
     }
 

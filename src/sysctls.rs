@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use fairlead_kernel::sysctl;
+
 /// kube-proxy scales the limit with the CPUs up to here (about 300 MB of kernel memory when full).
 const MAX_SCALED: u64 = 1_048_576;
 /// The kernel's own relation of entries to hash buckets that keeps chains short.
@@ -125,6 +127,28 @@ pub trait Kernel {
     /// # Errors
     /// As the kernel says.
     fn write(&mut self, path: &str, value: &str) -> std::io::Result<()>;
+}
+
+/// The kernel of this machine, in the network namespace of the calling thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Host;
+
+impl Kernel for Host {
+    fn read(&self, path: &str) -> std::io::Result<String> {
+        let value = match path.strip_prefix("/proc/sys/") {
+            Some(name) => sysctl::read(name),
+            None => sysctl::conntrack_buckets().map(|buckets| buckets.to_string()),
+        };
+        value.map_err(std::io::Error::other)
+    }
+
+    fn write(&mut self, path: &str, value: &str) -> std::io::Result<()> {
+        let written = match path.strip_prefix("/proc/sys/") {
+            Some(name) => sysctl::set(name, value),
+            None => sysctl::raise_conntrack_buckets(value.parse().map_err(std::io::Error::other)?),
+        };
+        written.map(drop).map_err(std::io::Error::other)
+    }
 }
 
 /// What [`apply`] did, one sentence each.

@@ -11,14 +11,15 @@ mod traffic;
 mod usage;
 
 use std::ffi::OsString;
-use std::io;
+use std::path::Path;
+use std::{fs, io};
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use fairlead_plan::Family;
 
 pub use flags::{LogFormat, RenderOutput};
 pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, Render, Settings};
-pub use traffic::{LocalTrafficMode, NodePortAddresses, TrafficSettings};
 pub use usage::{EXIT_USAGE, UsageError};
 
 use crate::sysctls::ConntrackSettings;
@@ -36,13 +37,31 @@ pub enum Command {
     Print(String),
 }
 
+/// What the command line needs to know about the host.
+#[derive(Debug)]
+pub struct Host {
+    /// Its name, as `uname -n` says it.
+    pub name: io::Result<String>,
+    /// The families that its kernel carries.
+    pub families: Vec<Family>,
+}
+
+impl Host {
+    /// This host.
+    #[must_use]
+    pub fn read() -> Self {
+        let disabled = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
+        let ipv6 = Path::new("/proc/net/if_inet6").exists() && disabled.is_ok_and(|text| text.trim() == "0");
+        let families = if ipv6 { Family::BOTH.to_vec() } else { vec![Family::V4] };
+        Self { name: fs::read_to_string("/proc/sys/kernel/hostname"), families }
+    }
+}
+
 /// Reads a command line, program name first.
-///
-/// `host_name` is asked only if no flag names the node; [`host_name`] is the real one.
 ///
 /// # Errors
 /// One sentence: what is wrong, where, and what to do. The program then exits with [`EXIT_USAGE`].
-pub fn parse<I, T>(arguments: I, host_name: impl FnOnce() -> io::Result<String>) -> Result<Command, UsageError>
+pub fn parse<I, T>(arguments: I, host: Host) -> Result<Command, UsageError>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
@@ -55,18 +74,10 @@ where
         },
     };
     match line.command {
-        None => Ok(Command::Run(Box::new(settings::run(&line.run, host_name)?))),
+        None => Ok(Command::Run(Box::new(settings::run(&line.run, host)?))),
         Some(flags::Subcommands::Cleanup(flags)) => Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&flags.log) })),
-        Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host_name)?))),
+        Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host)?))),
     }
-}
-
-/// The name of this host as the kernel has it (`uname -n`).
-///
-/// # Errors
-/// When `/proc` is not there.
-pub fn host_name() -> io::Result<String> {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
 }
 
 #[cfg(test)]

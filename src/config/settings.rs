@@ -1,12 +1,15 @@
 //! The settings of each command, complete and valid.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::flags::{ApiFlags, ConntrackFlags, LogFlags, NodeFlags, RenderFlags, RunFlags};
-use super::{ConntrackSettings, LogFormat, RenderOutput, TrafficSettings, UsageError, address};
+use fairlead_plan::Family;
+
+use super::flags::{ApiFlags, ConntrackFlags, LogFlags, NodeFlags, RenderFlags, RunFlags, TrafficFlags};
+use super::{ConntrackSettings, Host, LogFormat, RenderOutput, UsageError, address, traffic};
+use crate::resolve;
 
 /// Everything that `fairlead` needs to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,12 +20,8 @@ pub struct Settings {
     pub source: ApiSource,
     /// How often everything is looked at again although nothing has changed (`configSyncPeriod`).
     pub resync: Duration,
-    /// `metadata.name` of this Node.
-    pub node_name: String,
-    /// An address of this node, or an unspecified one whose family is then the first (`bindAddress`).
-    pub bind_address: IpAddr,
-    /// What decides about packets.
-    pub traffic: TrafficSettings,
+    /// What decides about packets, this node's name among it.
+    pub traffic: resolve::Settings,
     /// Time to wait after one sync before the next (`minSyncPeriod`).
     pub min_sync_period: Duration,
     /// Longest time from a failed sync to the next attempt (`syncPeriod`). A change that has waited for twice as long
@@ -40,6 +39,14 @@ pub struct Settings {
     pub oom_score_adj: i32,
     /// How logs are written.
     pub log: LogSettings,
+}
+
+impl Settings {
+    /// What an operator should know at the start although it is allowed, one sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        traffic::notes(&self.traffic)
+    }
 }
 
 /// Where objects come from.
@@ -127,15 +134,11 @@ pub struct Render {
     pub output: RenderOutput,
     /// For which mode.
     pub mode: Mode,
-    /// `metadata.name` of the Node for which it is printed.
-    pub node_name: String,
-    /// An address of that node, or an unspecified one.
-    pub bind_address: IpAddr,
-    /// What decides about packets.
-    pub traffic: TrafficSettings,
+    /// What decides about packets, the name of the node for which it is printed among it. Both families.
+    pub traffic: resolve::Settings,
 }
 
-pub(super) fn run(flags: &RunFlags, host: impl FnOnce() -> io::Result<String>) -> Result<Settings, UsageError> {
+pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> {
     let mode = mode(&flags.mode.mode)?;
     let bind_address = address::bind_address(&flags.node.bind_address)?;
     let (min, max) = (flags.sync.iptables_min_sync_period, flags.sync.iptables_sync_period);
@@ -154,9 +157,7 @@ pub(super) fn run(flags: &RunFlags, host: impl FnOnce() -> io::Result<String>) -
         mode,
         source: source(&flags.api)?,
         resync: flags.api.config_sync_period,
-        node_name: node_name(&flags.node, host)?,
-        bind_address,
-        traffic: TrafficSettings::new(&flags.traffic)?,
+        traffic: traffic(&flags.traffic, &flags.node, host)?,
         min_sync_period: min,
         sync_period: max,
         conntrack: conntrack(&flags.conntrack)?,
@@ -168,12 +169,10 @@ pub(super) fn run(flags: &RunFlags, host: impl FnOnce() -> io::Result<String>) -
     })
 }
 
-pub(super) fn render(flags: RenderFlags, host: impl FnOnce() -> io::Result<String>) -> Result<Render, UsageError> {
+pub(super) fn render(flags: RenderFlags, host: Host) -> Result<Render, UsageError> {
     Ok(Render {
         mode: mode(&flags.mode.mode)?,
-        node_name: node_name(&flags.node, host)?,
-        bind_address: address::bind_address(&flags.node.bind_address)?,
-        traffic: TrafficSettings::new(&flags.traffic)?,
+        traffic: traffic(&flags.traffic, &flags.node, Host { families: Family::BOTH.to_vec(), ..host })?,
         output: flags.output,
         files: flags.files,
     })
@@ -187,13 +186,23 @@ fn mode(text: &str) -> Result<Mode, UsageError> {
     }
 }
 
+fn traffic(traffic: &TrafficFlags, node: &NodeFlags, host: Host) -> Result<resolve::Settings, UsageError> {
+    let bind_address = address::bind_address(&node.bind_address)?;
+    Ok(resolve::Settings {
+        node_name: node_name(node, host.name)?,
+        bind_address: Some(bind_address).filter(|address| !address.is_unspecified()),
+        families: host.families,
+        ..traffic::settings(traffic)?
+    })
+}
+
 /// kube-proxy's rule: the flag, else the host's name; without spaces around and in lower case.
-fn node_name(flags: &NodeFlags, host: impl FnOnce() -> io::Result<String>) -> Result<String, UsageError> {
+fn node_name(flags: &NodeFlags, host: io::Result<String>) -> Result<String, UsageError> {
     let given = flags.hostname_override.trim();
     let name = if given.is_empty() {
         let why =
             |error| format!("the name of this host cannot be read ({error}); name the node with --hostname-override.");
-        host().map_err(|error| UsageError::sentence(why(error)))?
+        host.map_err(|error| UsageError::sentence(why(error)))?
     } else {
         given.to_owned()
     };

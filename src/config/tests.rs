@@ -1,7 +1,9 @@
 use super::*;
+use crate::resolve::{DetectMode, NodePortAddresses};
 
 fn read(flags: &[&str]) -> Result<Command, UsageError> {
-    parse(std::iter::once(&"fairlead").chain(flags).copied(), || Ok(" Node-A\n".to_owned()))
+    let host = Host { name: Ok(" Node-A\n".to_owned()), families: Family::BOTH.to_vec() };
+    parse(std::iter::once(&"fairlead").chain(flags).copied(), host)
 }
 
 fn settings(flags: &[&str]) -> Settings {
@@ -20,12 +22,13 @@ fn without_flags_everything_has_kube_proxys_default() {
     let settings = settings(&[]);
     assert_eq!(settings.mode, Mode::Nft);
     assert_eq!(settings.mode.kube_proxy_name(), "nftables");
-    assert_eq!(settings.node_name, "node-a");
+    assert_eq!(settings.traffic.node_name, "node-a");
     assert_eq!(settings.healthz, "0.0.0.0:10256".parse().ok());
     assert_eq!(settings.metrics, "127.0.0.1:10249".parse().ok());
-    assert_eq!(settings.traffic.masquerade_mark, 0x4000);
-    assert_eq!(settings.traffic.local, LocalTrafficMode::ClusterCidr(vec![]));
-    assert!(settings.traffic.node_port_addresses.primary);
+    assert_eq!(settings.traffic.masquerade_bit, 14);
+    assert_eq!(settings.traffic.detect, DetectMode::ClusterCidr(vec![]));
+    assert_eq!(settings.traffic.node_port_addresses, NodePortAddresses::Primary);
+    assert_eq!(settings.traffic.bind_address, None);
     assert_eq!(settings.sync_period.as_secs(), 30);
     assert_eq!(settings.resync.as_secs(), 900);
     assert_eq!(settings.oom_score_adj, -999);
@@ -73,42 +76,34 @@ fn kube_proxys_usual_command_line_is_understood() {
         "--logging-format=json",
         "-v=4",
     ]);
-    assert_eq!(settings.node_name, "worker-1");
+    assert_eq!(settings.traffic.node_name, "worker-1");
     let nets = ["fd00:10:244::/56", "10.244.0.0/16"].map(|net| net.parse().unwrap());
-    assert_eq!(settings.traffic.local, LocalTrafficMode::ClusterCidr(nets.to_vec()));
+    assert_eq!(settings.traffic.detect, DetectMode::ClusterCidr(nets.to_vec()));
     assert!(settings.traffic.masquerade_all);
-    let ports = &settings.traffic.node_port_addresses;
-    assert_eq!((ports.primary, ports.localhost, ports.cidrs.len()), (false, false, 2));
-    assert_eq!(settings.traffic.masquerade_mark, 1 << 31);
+    let nets = ["192.0.2.0/24", "::/0"].map(|net| net.parse().unwrap());
+    assert_eq!(settings.traffic.node_port_addresses, NodePortAddresses::Cidrs(nets.to_vec()));
+    assert_eq!(settings.traffic.masquerade_bit, 31);
     assert!(settings.conntrack.tcp_be_liberal);
     assert_eq!(settings.conntrack.udp_timeout.as_secs(), 30);
     assert_eq!(settings.oom_score_adj, -998);
     assert_eq!(settings.log, LogSettings { format: LogFormat::Json, verbosity: 4 });
-    assert_eq!(settings.traffic.notes(), Vec::<String>::new());
+    assert_eq!(settings.notes(), Vec::<String>::new());
 }
 
 #[test]
 fn every_detector_can_be_chosen() {
-    let of = |flags: &[&str]| settings(flags).traffic.local;
-    assert_eq!(of(&["--detect-local-mode=NodeCIDR"]), LocalTrafficMode::NodeCidr);
+    let of = |flags: &[&str]| settings(flags).traffic.detect;
+    assert_eq!(of(&["--detect-local-mode=NodeCIDR"]), DetectMode::NodeCidr);
     let bridge = of(&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"]);
-    assert_eq!(bridge, LocalTrafficMode::BridgeInterface("cni0".into()));
+    assert_eq!(bridge, DetectMode::BridgeInterface("cni0".into()));
     let prefix = of(&["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"]);
-    assert_eq!(prefix, LocalTrafficMode::InterfaceNamePrefix("veth".into()));
-}
-
-#[test]
-fn localhost_and_primary_may_be_named_together() {
-    let ports = settings(&["--nodeport-addresses=primary,localhost"]).traffic.node_port_addresses;
-    assert_eq!(ports, NodePortAddresses { primary: true, localhost: true, cidrs: vec![] });
-    let ports = settings(&["--nodeport-addresses=localhost"]).traffic.node_port_addresses;
-    assert_eq!(ports, NodePortAddresses { primary: false, localhost: true, cidrs: vec![] });
+    assert_eq!(prefix, DetectMode::InterfaceNamePrefix("veth".into()));
 }
 
 #[test]
 fn a_missing_detector_and_a_missing_family_are_said_loudly() {
-    assert_eq!(settings(&[]).traffic.notes().len(), 1);
-    let notes = settings(&["--cluster-cidr=10.0.0.0/8", "--nodeport-addresses=10.0.0.0/8"]).traffic.notes();
+    assert_eq!(settings(&[]).notes().len(), 1);
+    let notes = settings(&["--cluster-cidr=10.0.0.0/8", "--nodeport-addresses=10.0.0.0/8"]).notes();
     assert!(notes.len() == 1 && notes[0].contains("IPv6"), "{notes:?}");
 }
 
@@ -207,9 +202,10 @@ fn whatever_is_wrong_the_refusal_is_one_line() {
 
 #[test]
 fn a_host_without_a_name_needs_the_flag() {
-    let nameless = parse(["fairlead"], || Ok(" \n".to_owned())).expect_err("no name").to_string();
+    let host = |name| Host { name, families: vec![] };
+    let nameless = parse(["fairlead"], host(Ok(" \n".to_owned()))).expect_err("no name").to_string();
     assert!(nameless.contains("--hostname-override"), "{nameless}");
-    let unreadable = parse(["fairlead"], || Err(io::Error::other("no /proc"))).expect_err("no name").to_string();
+    let unreadable = parse(["fairlead"], host(Err(io::Error::other("no /proc")))).expect_err("no name").to_string();
     assert!(unreadable.contains("no /proc") && unreadable.contains("--hostname-override"), "{unreadable}");
 }
 
@@ -222,7 +218,7 @@ fn render_takes_files_and_the_same_traffic_flags() {
     };
     assert_eq!(render.files, [std::path::PathBuf::from("a.yaml"), "b".into()]);
     assert_eq!(render.output, RenderOutput::Json);
-    assert_eq!(render.traffic.local, LocalTrafficMode::ClusterCidr(vec!["fd00::/8".parse().unwrap()]));
+    assert_eq!(render.traffic.detect, DetectMode::ClusterCidr(vec!["fd00::/8".parse().unwrap()]));
     assert!(matches!(
         read(&["cleanup", "-v", "2"]),
         Ok(Command::Cleanup(Cleanup { log: LogSettings { verbosity: 2, .. } }))

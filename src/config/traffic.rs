@@ -1,109 +1,68 @@
-//! The settings that decide what happens to packets.
+//! The settings that decide what happens to packets: flags into [`resolve::Settings`].
 
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
 use super::UsageError;
 use super::flags::TrafficFlags;
-
-/// What decides about packets and is not an object of the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrafficSettings {
-    /// How traffic of pods is recognised.
-    pub local: LocalTrafficMode,
-    /// Whether endpoints see an address of this node for all traffic to ClusterIPs.
-    pub masquerade_all: bool,
-    /// Where node ports answer.
-    pub node_port_addresses: NodePortAddresses,
-    /// The packet mark that says "masquerade": one bit (`masqueradeBit`).
-    pub masquerade_mark: u32,
-}
-
-/// How traffic of pods is recognised (`detectLocalMode`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LocalTrafficMode {
-    /// The source is in one of these, at most one for each family. Empty: no packet counts as a pod's.
-    ClusterCidr(Vec<IpNet>),
-    /// The source is in `spec.podCIDRs` of this Node.
-    NodeCidr,
-    /// The packet comes in through this interface.
-    BridgeInterface(String),
-    /// The packet comes in through an interface whose name begins so.
-    InterfaceNamePrefix(String),
-}
-
-/// Where node ports answer (`nodePortAddresses`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodePortAddresses {
-    /// The first address of each family in the status of this Node.
-    pub primary: bool,
-    /// Also 127.0.0.1 and ::1, for processes of this node.
-    pub localhost: bool,
-    /// Local addresses in these. A prefix of length 0 stands for all of its family.
-    pub cidrs: Vec<IpNet>,
-}
+use crate::resolve::{self, DetectMode, NodePortAddresses};
 
 /// Longest name of an interface (IFNAMSIZ - 1).
 const INTERFACE_NAME_MAX: usize = 15;
 /// Number of bits in a packet mark.
-const MARK_BITS: u32 = 32;
+const MARK_BITS: u8 = 32;
 
-impl TrafficSettings {
-    pub(super) fn new(flags: &TrafficFlags) -> Result<Self, UsageError> {
-        let bit = flags.iptables_masquerade_bit;
-        let mark = u32::try_from(bit).ok().filter(|bit| *bit < MARK_BITS).map(|bit| 1 << bit);
-        let mark = mark.ok_or_else(|| {
-            UsageError::value(
-                "--iptables-masquerade-bit",
-                &bit.to_string(),
-                "a packet mark has the bits 0 to 31; use one of those",
-            )
-        })?;
-        Ok(Self {
-            local: local_traffic(flags)?,
-            masquerade_all: flags.masquerade_all,
-            node_port_addresses: node_port_addresses(&flags.nodeport_addresses)?,
-            masquerade_mark: mark,
-        })
-    }
-
-    /// What an operator should know at the start although it is allowed, one sentence each.
-    #[must_use]
-    pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if self.local == LocalTrafficMode::ClusterCidr(Vec::new()) {
-            notes.push(
-                "--cluster-cidr is empty, so no traffic counts as a pod's: traffic from outside to ClusterIPs is not \
-                 masqueraded, and pods reach external addresses with policy Local only through endpoints on this node; \
-                 set --cluster-cidr or another --detect-local-mode"
-                    .to_owned(),
-            );
-        }
-        let ports = &self.node_port_addresses;
-        for family in Family::BOTH {
-            let named = ports.cidrs.iter().any(|net| Family::of(net.addr()) == family);
-            if !ports.cidrs.is_empty() && !named {
-                let label = family.label();
-                notes.push(format!(
-                    "--nodeport-addresses names no {label} prefix, so node ports do not answer on {label} addresses of \
-                     this node; add one, or primary, if they should"
-                ));
-            }
-        }
-        notes
-    }
+/// The settings of `resolve`, without what is known about the node.
+pub(super) fn settings(flags: &TrafficFlags) -> Result<resolve::Settings, UsageError> {
+    let bit = flags.iptables_masquerade_bit;
+    let bit = u8::try_from(bit).ok().filter(|bit| *bit < MARK_BITS).ok_or_else(|| {
+        let why = "a packet mark has the bits 0 to 31; use one of those";
+        UsageError::value("--iptables-masquerade-bit", &bit.to_string(), why)
+    })?;
+    Ok(resolve::Settings {
+        detect: detect(flags)?,
+        masquerade_all: flags.masquerade_all,
+        masquerade_bit: bit,
+        node_port_addresses: node_port_addresses(&flags.nodeport_addresses)?,
+        ..resolve::Settings::default()
+    })
 }
 
-fn local_traffic(flags: &TrafficFlags) -> Result<LocalTrafficMode, UsageError> {
+/// What an operator should know at the start although it is allowed, one sentence each.
+pub(super) fn notes(settings: &resolve::Settings) -> Vec<String> {
+    let mut notes = Vec::new();
+    if settings.detect == DetectMode::ClusterCidr(Vec::new()) {
+        notes.push(
+            "--cluster-cidr is empty, so no traffic counts as a pod's: traffic from outside to ClusterIPs is not \
+             masqueraded, and pods reach external addresses with policy Local only through endpoints on this node; set \
+             --cluster-cidr or another --detect-local-mode"
+                .to_owned(),
+        );
+    }
+    if let NodePortAddresses::Cidrs(nets) = &settings.node_port_addresses {
+        for family in
+            settings.families.iter().filter(|family| nets.iter().all(|net| Family::of(net.addr()) != **family))
+        {
+            let label = family.label();
+            notes.push(format!(
+                "--nodeport-addresses names no {label} prefix, so node ports answer on every {label} address of this \
+                 node, as with kube-proxy; add a prefix if they should not"
+            ));
+        }
+    }
+    notes
+}
+
+fn detect(flags: &TrafficFlags) -> Result<DetectMode, UsageError> {
     let cidrs = cluster_cidrs(&flags.cluster_cidr)?;
     match flags.detect_local_mode.trim() {
-        "" | "ClusterCIDR" => Ok(LocalTrafficMode::ClusterCidr(cidrs)),
-        "NodeCIDR" => Ok(LocalTrafficMode::NodeCidr),
+        "" | "ClusterCIDR" => Ok(DetectMode::ClusterCidr(cidrs)),
+        "NodeCIDR" => Ok(DetectMode::NodeCidr),
         "BridgeInterface" => {
-            interface("--pod-bridge-interface", &flags.pod_bridge_interface).map(LocalTrafficMode::BridgeInterface)
+            interface("--pod-bridge-interface", &flags.pod_bridge_interface).map(DetectMode::BridgeInterface)
         }
         "InterfaceNamePrefix" => interface("--pod-interface-name-prefix", &flags.pod_interface_name_prefix)
-            .map(LocalTrafficMode::InterfaceNamePrefix),
+            .map(DetectMode::InterfaceNamePrefix),
         other => {
             let why = "no such mode; use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix";
             Err(UsageError::value("--detect-local-mode", other, why))
@@ -142,23 +101,21 @@ fn cluster_cidrs(text: &str) -> Result<Vec<IpNet>, UsageError> {
 }
 
 fn node_port_addresses(text: &str) -> Result<NodePortAddresses, UsageError> {
-    let mut all = NodePortAddresses { primary: false, localhost: false, cidrs: Vec::new() };
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        match part {
-            "primary" => all.primary = true,
-            "localhost" => all.localhost = true,
-            _ => all.cidrs.push(prefix("--nodeport-addresses", part)?),
-        }
+    let wrong = |why: &str| Err(UsageError::value("--nodeport-addresses", text, why));
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.contains(&"localhost") {
+        return wrong("node ports on loopback are not built yet; leave localhost out");
     }
-    if all.primary && !all.cidrs.is_empty() {
-        let why = "mixes primary with prefixes; use primary alone or prefixes alone";
-        return Err(UsageError::value("--nodeport-addresses", text, why));
+    if parts.is_empty() || parts == ["primary"] {
+        return Ok(NodePortAddresses::Primary);
     }
-    // kube-proxy's nftables mode does the same when the flag is empty.
-    all.primary |= all.cidrs.is_empty() && !all.localhost;
-    all.cidrs.sort();
-    all.cidrs.dedup();
-    Ok(all)
+    if parts.contains(&"primary") {
+        return wrong("mixes primary with others; use primary alone or prefixes alone");
+    }
+    let mut nets = parts.into_iter().map(|part| prefix("--nodeport-addresses", part)).collect::<Result<Vec<_>, _>>()?;
+    nets.sort();
+    nets.dedup();
+    Ok(NodePortAddresses::Cidrs(nets))
 }
 
 /// A prefix; bits behind its length do not matter.

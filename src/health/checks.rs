@@ -19,6 +19,7 @@ use super::listen::{Answer, RETRY, Scope, answer, bind, serve};
 use super::{Health, Note, Notes};
 use crate::metrics::{Cause, Metrics};
 use crate::object::ObjectName;
+use crate::world::HealthCheck;
 
 /// Load balancers spread by this number of endpoints.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
@@ -26,20 +27,11 @@ const JSON: &str = "application/json";
 /// `errno` when the kernel has no IPv6.
 const EAFNOSUPPORT: i32 = 97;
 
-/// What one Service wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// `spec.healthCheckNodePort`
-    pub port: u16,
-    /// Distinct addresses of ready endpoints on this node, over all ports of the Service.
-    pub local_ready: u32,
-}
-
 /// What all Services want, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WantedChecks {
     /// By Service.
-    pub checks: BTreeMap<ObjectName, HealthCheck>,
+    pub checks: Arc<BTreeMap<ObjectName, HealthCheck>>,
     /// The addresses to answer on, from [`check_addresses`].
     pub addresses: Vec<IpAddr>,
 }
@@ -187,7 +179,7 @@ impl Checks {
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
     service: Name<'a>,
-    local_endpoints: u32,
+    local_endpoints: usize,
     service_proxy_healthy: bool,
 }
 
@@ -197,7 +189,7 @@ struct Name<'a> {
     name: &'a str,
 }
 
-fn check_answer(service: &ObjectName, local: u32, healthy: bool) -> Answer {
+fn check_answer(service: &ObjectName, local: usize, healthy: bool) -> Answer {
     let good = healthy && local > 0;
     let body = Body {
         service: Name { namespace: &service.namespace, name: &service.name },

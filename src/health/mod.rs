@@ -20,13 +20,11 @@ use std::time::{Duration, Instant, SystemTime};
 use fairlead_plan::Family;
 
 pub use answers::{serve_health, serve_metrics};
-pub use checks::{HealthCheck, WantedChecks, check_addresses, serve_checks};
+pub use checks::{WantedChecks, check_addresses, serve_checks};
 pub use listen::ListenError;
 
-use crate::object::{NodeObject, ObjectName};
+use crate::object::ObjectName;
 
-/// With this taint the cluster autoscaler announces that it will remove the node.
-const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 /// A change may wait for so many sync periods before the node counts as unhealthy.
 const PERIODS_TO_WAIT: u32 = 2;
 
@@ -58,8 +56,8 @@ struct State {
     pending_since: Option<Instant>,
     /// When the last successful sync ended.
     updated: Option<SystemTime>,
-    /// `None` until the Node of this name has been seen.
-    stays: Option<bool>,
+    /// As [`Health::eligible`] said last.
+    eligible: bool,
 }
 
 /// The answers to all questions about health at one moment.
@@ -100,11 +98,10 @@ impl Health {
         state.updated = Some(at);
     }
 
-    /// This is the Node as the API has it now. When it is deleted, what was known last stays true.
-    pub fn node(&self, node: &NodeObject) {
-        let leaving = node.metadata.deletion_timestamp.is_some()
-            || node.spec.taints.iter().any(|taint| taint.key == LEAVING_TAINT);
-        self.state().stays = Some(!leaving);
+    /// Whether load balancers may send traffic to this node ([`crate::world::World::node_eligible`]). Until this is
+    /// called they may not.
+    pub fn eligible(&self, eligible: bool) {
+        self.state().eligible = eligible;
     }
 
     /// The answers at this moment.
@@ -114,7 +111,7 @@ impl Health {
         let waited = state.pending_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         Verdict {
             healthy: waited < self.patience,
-            eligible: state.stays == Some(true),
+            eligible: state.eligible,
             ready: state.updated.is_some(),
             updated: state.updated,
         }

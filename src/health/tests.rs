@@ -10,14 +10,14 @@ use tokio::task::spawn_blocking;
 use super::*;
 use crate::config::Mode;
 use crate::metrics::Metrics;
-use crate::object::Taint;
+use crate::world::HealthCheck;
 
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 const PERIOD: Duration = Duration::from_secs(30);
 
 fn healthy_node() -> Health {
     let health = Health::new(PERIOD, &Family::BOTH);
-    health.node(&NodeObject::default());
+    health.eligible(true);
     health
 }
 
@@ -86,26 +86,6 @@ fn ready_means_that_the_first_sync_is_in_the_kernel() {
     assert!(!health.verdict(Instant::now()).ready);
     health.synced(None, SystemTime::now());
     assert!(health.verdict(Instant::now()).ready);
-}
-
-#[test]
-fn a_node_is_eligible_once_it_is_seen_and_as_long_as_it_stays() {
-    let health = Health::new(PERIOD, &Family::BOTH);
-    let eligible = || health.verdict(Instant::now()).eligible;
-    assert!(!eligible());
-    let mut node = NodeObject::default();
-    health.node(&node);
-    assert!(eligible());
-    node.spec.taints = vec![Taint { key: "other".into() }];
-    health.node(&node);
-    assert!(eligible());
-    node.spec.taints.push(Taint { key: LEAVING_TAINT.into() });
-    health.node(&node);
-    assert!(!eligible());
-    let mut node = NodeObject::default();
-    node.metadata.deletion_timestamp = Some("2026-01-01T00:00:00Z".into());
-    health.node(&node);
-    assert!(!eligible());
 }
 
 #[test]
@@ -209,11 +189,11 @@ fn name(text: &str) -> ObjectName {
     ObjectName { namespace: "ns".into(), name: text.into() }
 }
 
-fn wanted(checks: &[(&str, u16, u32)]) -> WantedChecks {
-    let check = |(service, port, local_ready): &(&str, u16, u32)| {
+fn wanted(checks: &[(&str, u16, usize)]) -> WantedChecks {
+    let check = |(service, port, local_ready): &(&str, u16, usize)| {
         (name(service), HealthCheck { port: *port, local_ready: *local_ready })
     };
-    WantedChecks { checks: checks.iter().map(check).collect(), addresses: LOOPBACKS.to_vec() }
+    WantedChecks { checks: Arc::new(checks.iter().map(check).collect()), addresses: LOOPBACKS.to_vec() }
 }
 
 #[tokio::test]

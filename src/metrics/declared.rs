@@ -155,7 +155,7 @@ metrics! {
         "What went wrong, by cause; each is tried again.";
     conflicts: IntGaugeVec, "fairlead_frontend_conflicts", [],
         "Addresses and ports that a Service claims and an older Service has.";
-    rejected: IntCounterVec, "fairlead_objects_rejected_total", ["kind", "source"],
+    rejected: IntCounterVec, "fairlead_objects_rejected_total", ["kind", "reason"],
         "Objects that could not be used, in whole or in part.";
     manifest_errors: IntGaugeVec, "fairlead_manifest_errors", [],
         "Files of manifests that cannot be read now; their last good content stays in force.";

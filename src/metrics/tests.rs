@@ -1,11 +1,9 @@
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
-use fairlead_plan::{
-    Action, Endpoint, FamilyCounts, Frontend, Pool, Pools, Priority, Protocol, Route, Service, ServiceKey,
-};
+use fairlead_plan::FamilyCounts;
 
 use super::*;
+use crate::resolve::PerFamily;
 
 /// Names of kube-proxy that no convention would allow today.
 const UPSTREAM_QUIRKS: [&str; 1] = ["kubeproxy_sync_proxy_rules_no_local_endpoints_total"];
@@ -18,26 +16,6 @@ fn metrics() -> Metrics {
 fn series(metrics: &Metrics, name: &str) -> Option<String> {
     let text = metrics.scrape().expect("a scrape works");
     text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(' ')?.to_owned()))
-}
-
-fn service(name: &str, family: Family, frontends: Vec<Frontend>, routes: [Action; 2], endpoints: &[&str]) -> Service {
-    let endpoint = |addr: &&str| Endpoint { addr: addr.parse().unwrap(), local: false };
-    Service {
-        key: Arc::new(ServiceKey {
-            namespace: "n".into(),
-            name: name.into(),
-            port_name: "".into(),
-            protocol: Protocol::Tcp,
-            family,
-        }),
-        frontends,
-        internal: Route::all(routes[0]),
-        external: Route::all(routes[1]),
-        pools: Pools { cluster: endpoints.iter().map(endpoint).collect(), local: vec![] },
-        affinity: None,
-        serving: vec![],
-        priority: Priority::Other,
-    }
 }
 
 #[test]
@@ -69,17 +47,17 @@ fn every_declared_metric_is_in_the_registry_and_appears_once_it_is_used() {
             took: Duration::from_micros(70),
             full,
             waited: &[Duration::from_micros(120)],
-            triggers: &[(Family::V6, UNIX_EPOCH)],
+            triggers: &[UNIX_EPOCH],
             at: SystemTime::now(),
         });
     }
-    metrics.programmed(Arc::default());
+    metrics.programmed(&Tally::default());
     for family in Family::BOTH {
         metrics.conntrack(family, Duration::from_millis(1), 2);
     }
     metrics.answered(Question::Healthz, 200);
     metrics.answered(Question::Livez, 503);
-    metrics.rejected(Kind::EndpointSlice, Origin::Manifests);
+    metrics.rejected(Kind::EndpointSlice, "InvalidEndpoint");
     let text = metrics.scrape().unwrap();
     for declared in DECLARED {
         let help = format!("# HELP {} {}\n", declared.name, declared.help);
@@ -97,7 +75,7 @@ fn a_sync_is_counted_for_both_families_and_in_fine_buckets() {
     let held = [FamilyCounts { rules: 40, elements: 900 }, FamilyCounts { rules: 41, elements: 30 }];
     let report = Report { writes: 7, transactions: 2, held, ..Report::default() };
     let at = UNIX_EPOCH + Duration::from_secs(1_000);
-    let trigger = (Family::V6, UNIX_EPOCH + Duration::from_secs(998));
+    let trigger = UNIX_EPOCH + Duration::from_secs(998);
     let took = Duration::from_micros(90);
     metrics.synced(&Synced { report: &report, took, full: false, waited: &[took], triggers: &[trigger], at });
     let wanted = [
@@ -138,36 +116,25 @@ fn failures_are_counted_by_cause_and_repairs_by_what_was_lost() {
 }
 
 #[test]
-fn a_scrape_counts_the_plan_by_family() {
-    let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
-    let forward = Action::Forward { to: Pool::Cluster, masquerade: false };
-    let cluster_ip = |text| Frontend::ClusterIp(addr(text));
-    let plan = Plan {
-        services: [
-            service("a", Family::V4, vec![cluster_ip("10.0.0.1:80")], [forward; 2], &["10.1.0.1:80", "10.1.0.2:80"]),
-            // Without an external frontend its external route means nothing.
-            service("b", Family::V4, vec![cluster_ip("10.0.0.2:80")], [Action::Drop; 2], &[]),
-            service(
-                "c",
-                Family::V6,
-                vec![cluster_ip("[fd00::1]:80"), Frontend::NodePort(30_000)],
-                [forward, Action::Drop],
-                &["[fd01::1]:80"],
-            ),
-        ]
-        .into_iter()
-        .collect(),
-        ..Plan::default()
-    };
+fn a_scrape_shows_what_the_plan_comes_to_by_family() {
     let metrics = metrics();
     assert_eq!(series(&metrics, "fairlead_ready").as_deref(), Some("0"));
-    metrics.programmed(Arc::new(plan));
+    metrics.programmed(&Tally {
+        services: 3,
+        service_ports: PerFamily { v4: 2, v6: 1 },
+        endpoints: PerFamily { v4: 5, v6: 4 },
+        no_local_internal: PerFamily { v4: 1, v6: 0 },
+        no_local_external: PerFamily { v4: 0, v6: 1 },
+        node_ports: PerFamily::default(),
+        frontend_conflicts: 7,
+    });
     let wanted = [
         ("fairlead_ready", "1"),
+        ("fairlead_frontend_conflicts", "7"),
         ("fairlead_service_ports{ip_family=\"IPv4\"}", "2"),
         ("fairlead_service_ports{ip_family=\"IPv6\"}", "1"),
-        ("fairlead_endpoints{ip_family=\"IPv4\"}", "2"),
-        ("fairlead_endpoints{ip_family=\"IPv6\"}", "1"),
+        ("fairlead_endpoints{ip_family=\"IPv4\"}", "5"),
+        ("fairlead_endpoints{ip_family=\"IPv6\"}", "4"),
     ];
     for (name, value) in wanted {
         assert_eq!(series(&metrics, name).as_deref(), Some(value), "{name}");

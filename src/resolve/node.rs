@@ -55,7 +55,7 @@ impl NodeModel {
             object: about,
             addresses,
             pod_cidrs: object.spec.pod_cidrs.iter().filter_map(&mut cidr).collect(),
-            zone: meta.labels.get(LABEL_ZONE).map(|zone| zone.as_str().into()),
+            zone: meta.labels.get(LABEL_ZONE).filter(|zone| !zone.is_empty()).map(|zone| zone.as_str().into()),
             eligible: meta.deletion_timestamp.is_none()
                 && object.spec.taints.iter().all(|taint| taint.key != TAINT_AUTOSCALER),
         };

@@ -333,7 +333,11 @@ impl World {
                 stale.map(|(name, _)| name.clone()).collect()
             }
         };
-        gone.iter().fold(false, |changed, name| self.delete(kind, name) || changed)
+        let mut changed = false;
+        for name in &gone {
+            changed |= self.delete(kind, name);
+        }
+        changed
     }
 }
 

@@ -62,7 +62,7 @@ impl Store {
         model: Option<ServiceModel>,
         round: u32,
     ) -> Option<(Arc<ObjectName>, Option<ServiceModel>)> {
-        if model.is_none() && !self.services.get(name).is_some_and(|entry| entry.service.is_some()) {
+        if model.is_none() && self.services.get(name).is_none_or(|entry| entry.service.is_none()) {
             return None;
         }
         let name = self.name_of_entry(name);

@@ -3,6 +3,7 @@
 //! Three layers, each usable alone: [`Message`] writes requests, [`Socket`] carries datagrams, [`messages`] and
 //! [`attributes`] take replies apart without copying. Nothing here knows a subsystem.
 
+mod answer;
 mod parse;
 mod socket;
 mod write;
@@ -11,6 +12,7 @@ pub use parse::{Attribute, Attributes, Failure, Header, Messages, Received, attr
 pub use socket::{Socket, Wait};
 pub use write::{ATTRIBUTE_MAX, Message, TooLong};
 
+pub(crate) use answer::Broken;
 pub(crate) use parse::{Raw, be_u16, be_u32, be_u64, text};
 pub(crate) use write::{align, close, header, open, put};
 

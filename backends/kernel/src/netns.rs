@@ -1,8 +1,9 @@
 //! Network namespaces, for tests and the lab.
 //!
-//! A namespace belongs to a *thread*, not to the process: [`Netns::enter`] changes only the calling thread, threads started
-//! later inherit the starter's namespace, and a socket stays in the namespace in which it was opened. Never enter one on a
-//! thread that is shared with other work, such as a runtime's worker; [`Netns::run`] takes a thread of its own.
+//! A namespace belongs to a *thread*, not to the process: [`Netns::enter`] changes only the calling thread, threads
+//! started later inherit the starter's namespace, and a socket stays in the namespace in which it was opened. Never
+//! enter one on a thread that is shared with other work, such as a runtime's worker; [`Netns::run`] takes a thread of
+//! its own.
 
 use std::fs::File;
 use std::io;
@@ -89,7 +90,8 @@ impl AsFd for Netns {
     }
 }
 
-/// Moves the calling thread into a fresh, empty namespace, for good. It vanishes with its last thread, socket and handle.
+/// Moves the calling thread into a fresh, empty namespace, for good. It vanishes with its last thread, socket and
+/// handle.
 ///
 /// # Errors
 /// If the process lacks `CAP_SYS_ADMIN`.

@@ -6,14 +6,15 @@
 //!   Notice                    ◄── Monitor::next ─ kernel, whoever made the change
 //! ```
 //!
-//! A transaction is one datagram: either all of it holds or none of it. The kernel does the work inside the system call,
-//! so [`Nft::commit`] blocks its thread while a large batch is applied (about 0.1 s for 100,000 elements).
+//! A transaction is one datagram: either all of it holds or none of it. The kernel does the work inside the system
+//! call, so [`Nft::commit`] blocks its thread while a large batch is applied (about 0.1 s for 100,000 elements).
 
 mod batch;
 mod describe;
 mod dump;
 mod error;
 mod expr;
+mod monitor;
 mod socket;
 mod spec;
 pub(crate) mod uapi;
@@ -22,6 +23,7 @@ pub use batch::Batch;
 pub use dump::{ChainInfo, DataRef, ElementInfo, Hook, RuleInfo, SetInfo, TableInfo};
 pub use error::NftError;
 pub use expr::Exprs;
+pub use monitor::{Monitor, Notice, NoticeKind};
 pub use socket::Nft;
 pub use spec::{ChainSpec, Data, Element, HookSpec, SetSpec};
 

@@ -60,6 +60,16 @@ const FIRST_SMALL: u32 = 8;
 
 type Case = (String, Exprs);
 
+fn built(build: &dyn Fn(&mut Exprs)) -> Exprs {
+    let mut exprs = Exprs::new();
+    build(&mut exprs);
+    exprs
+}
+
+fn tcp(exprs: &mut Exprs) {
+    exprs.meta_load(META_L4PROTO, 1).cmp(0, 1, &[6]);
+}
+
 impl Family {
     /// The register after an address and a 4-byte value, counted from the first.
     fn after(&self, fours: u32) -> u32 {
@@ -68,15 +78,13 @@ impl Family {
 
     /// Rules of a filter chain.
     fn filter_rules(&self) -> Vec<Case> {
+        let groups = [self.mark_rules(), self.match_rules(), self.set_rules(), self.flow_rules()];
+        groups.into_iter().flatten().collect()
+    }
+
+    /// Marks from constants, arithmetic, hashes and chance.
+    fn mark_rules(&self) -> Vec<Case> {
         let ip = self.word;
-        let built = |build: &dyn Fn(&mut Exprs)| {
-            let mut exprs = Exprs::new();
-            build(&mut exprs);
-            exprs
-        };
-        let tcp = |e: &mut Exprs| {
-            e.meta_load(META_L4PROTO, 1).cmp(0, 1, &[6]);
-        };
         vec![
             ("meta mark set 0x4000".into(), built(&|e| _ = e.immediate(1, &0x4000u32.to_ne_bytes()).meta_set(3, 1))),
             (
@@ -94,6 +102,23 @@ impl Family {
                 }),
             ),
             (
+                format!("meta mark set jhash {ip} saddr mod 7 seed 0x1234 offset 3"),
+                built(&|e| {
+                    e.payload(NETWORK, self.saddr, self.address_len, 2);
+                    e.jhash(2, self.address_len, 1, 7, Some(0x1234), 3).meta_set(META_MARK, 1);
+                }),
+            ),
+            (
+                "meta mark set numgen random mod 5 offset 100".into(),
+                built(&|e| _ = e.numgen_random(1, 5, 100).meta_set(META_MARK, 1)),
+            ),
+        ]
+    }
+
+    /// Comparisons and what ends a rule.
+    fn match_rules(&self) -> Vec<Case> {
+        vec![
+            (
                 "tcp dport >= 80 counter accept".into(),
                 built(&|e| {
                     tcp(e);
@@ -108,6 +133,27 @@ impl Family {
                     e.meta_load(META_OIFNAME, 1).cmp(1, 1, &name).verdict(0, None);
                 }),
             ),
+            (format!("reject with {}", self.unreachable), built(&|e| _ = e.reject(0, self.unreachable_code))),
+            (
+                "meta l4proto tcp reject with tcp reset".into(),
+                built(&|e| {
+                    tcp(e);
+                    e.reject(1, 0);
+                }),
+            ),
+            (
+                "fib daddr type local accept".into(),
+                built(&|e| {
+                    e.fib(3, 2, 1).cmp(0, 1, &2u32.to_ne_bytes()).verdict(1, None);
+                }),
+            ),
+        ]
+    }
+
+    /// Sets and maps, read and written.
+    fn set_rules(&self) -> Vec<Case> {
+        let ip = self.word;
+        vec![
             (
                 format!("{ip} saddr @known jump other"),
                 built(&|e| {
@@ -129,6 +175,25 @@ impl Family {
                     e.payload(TRANSPORT, 2, 2, self.after(1)).lookup("services", None, 1, Some(0), false);
                 }),
             ),
+            (
+                format!("add @members {{ {ip} saddr }}"),
+                built(&|e| {
+                    e.payload(NETWORK, self.saddr, self.address_len, 1).dynset("members", 0, 1, None, None);
+                }),
+            ),
+            (
+                format!("delete @members {{ {ip} saddr }}"),
+                built(&|e| {
+                    e.payload(NETWORK, self.saddr, self.address_len, 1).dynset("members", 2, 1, None, None);
+                }),
+            ),
+        ]
+    }
+
+    /// Connection tracking.
+    fn flow_rules(&self) -> Vec<Case> {
+        let ip = self.word;
+        vec![
             (
                 "ct state new ct status dnat jump other".into(),
                 built(&|e| {
@@ -152,43 +217,6 @@ impl Family {
                     e.ct_load(self.ct_dst, 1, Some(0)).payload(NETWORK, self.daddr, self.address_len, 2);
                     e.dynset("recent", 1, 1, Some(2), Some(3 * 3_600_000));
                 }),
-            ),
-            (
-                format!("add @members {{ {ip} saddr }}"),
-                built(&|e| {
-                    e.payload(NETWORK, self.saddr, self.address_len, 1).dynset("members", 0, 1, None, None);
-                }),
-            ),
-            (
-                format!("delete @members {{ {ip} saddr }}"),
-                built(&|e| {
-                    e.payload(NETWORK, self.saddr, self.address_len, 1).dynset("members", 2, 1, None, None);
-                }),
-            ),
-            (format!("reject with {}", self.unreachable), built(&|e| _ = e.reject(0, self.unreachable_code))),
-            (
-                "meta l4proto tcp reject with tcp reset".into(),
-                built(&|e| {
-                    tcp(e);
-                    e.reject(1, 0);
-                }),
-            ),
-            (
-                "fib daddr type local accept".into(),
-                built(&|e| {
-                    e.fib(3, 2, 1).cmp(0, 1, &2u32.to_ne_bytes()).verdict(1, None);
-                }),
-            ),
-            (
-                format!("meta mark set jhash {ip} saddr mod 7 seed 0x1234 offset 3"),
-                built(&|e| {
-                    e.payload(NETWORK, self.saddr, self.address_len, 2);
-                    e.jhash(2, self.address_len, 1, 7, Some(0x1234), 3).meta_set(META_MARK, 1);
-                }),
-            ),
-            (
-                "meta mark set numgen random mod 5 offset 100".into(),
-                built(&|e| _ = e.numgen_random(1, 5, 100).meta_set(META_MARK, 1)),
             ),
         ]
     }

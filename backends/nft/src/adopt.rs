@@ -100,7 +100,7 @@ fn chains(nft: &mut Nft, family: Family, whole: &Whole, writes: &mut Writes) -> 
 fn same_rules(family: Family, chain: &Chain, held: Option<&Vec<Vec<u8>>>) -> bool {
     let held = held.map_or(&[][..], Vec::as_slice);
     held.len() == chain.rules.len()
-        && chain.rules.iter().zip(held).all(|(rule, held)| encode::rule(family, rule) == *held)
+        && chain.rules.iter().zip(held).all(|(rule, held)| encode::rule(family, rule).matches(held))
 }
 
 fn elements(nft: &mut Nft, family: Family, plan: &Plan, whole: &Whole, writes: &mut Writes) -> Result<(), NftError> {

@@ -31,11 +31,6 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Keeps a chain that one service gave up and another needs in the same transaction.
     pub fn settle(&mut self) {
         let both: Vec<Name> = self

@@ -185,10 +185,4 @@ impl Element {
     pub fn verdict(set: &Name, key: Bytes, datum: Datum) -> Self {
         Self { datum, ..Self::member(set, key) }
     }
-
-    /// Whether both stand at the same place, whatever they map to.
-    pub fn same_place(&self, other: &Self) -> bool {
-        (&self.set, &self.key, &self.key_end, self.range_end)
-            == (&other.set, &other.key, &other.key_end, other.range_end)
-    }
 }

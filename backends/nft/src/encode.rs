@@ -55,12 +55,12 @@ use uapi::{REG_1, REG_2, REG_VERDICT};
 pub const REMEMBERED_CLIENTS: u32 = 65_535;
 
 /// The expressions of a rule.
-pub fn rule(family: Family, rule: &Rule) -> Vec<u8> {
+pub fn rule(family: Family, rule: &Rule) -> Exprs {
     let mut out = Writer { family, exprs: Exprs::default() };
     for stmt in rule {
         out.stmt(stmt);
     }
-    out.exprs.0
+    out.exprs
 }
 
 struct Writer {

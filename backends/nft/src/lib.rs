@@ -42,11 +42,12 @@ use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Pool, Report, S
 
 use adopt::Adoption;
 use diff::{Tables, Writes};
-use layout::{LOCAL_SLOTS, TABLE};
+use layout::LOCAL_SLOTS;
 use rules::Name;
 use whole::Whole;
 use write::nfproto;
 
+pub use layout::TABLE;
 pub use text::text;
 
 /// How many elements one transaction of a cold start carries: 20 to 40 ms in which other users of nf_tables wait.

@@ -51,7 +51,7 @@ pub fn writes(batch: &mut Batch, family: Family, writes: &Writes) {
 
 fn rules(batch: &mut Batch, family: Family, chain: &Chain) {
     for rule in &chain.rules {
-        batch.add_rule(nfproto(family), TABLE, &chain.name, &encode::rule(family, rule), None);
+        batch.add_rule(nfproto(family), TABLE, &chain.name, &encode::rule(family, rule).0, None);
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Received<'a> {
     pub header: Header,
     /// What follows the header.
     pub payload: &'a [u8],
+    /// The whole message.
+    pub bytes: &'a [u8],
 }
 
 /// What an `NLMSG_ERROR` message says.
@@ -98,7 +100,7 @@ impl<'a> Iterator for Messages<'a> {
             seq: ne_u32(&bytes[8..12])?,
             port: ne_u32(&bytes[12..16])?,
         };
-        Some(Received { header, payload: &bytes[HEADER_LEN..] })
+        Some(Received { header, payload: &bytes[HEADER_LEN..], bytes })
     }
 }
 

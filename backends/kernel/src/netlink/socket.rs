@@ -30,7 +30,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens and binds a socket, asks for short error replies that point into the request, and enlarges its receive queue.
+    /// Opens and binds a socket, asks for short error replies that point into the request, and enlarges its receive
+    /// queue.
     ///
     /// # Errors
     /// What `socket`, `bind` or `getsockopt` say. `EPROTONOSUPPORT` means that the kernel lacks the netlink family.
@@ -91,8 +92,8 @@ impl Socket {
         }
     }
 
-    /// Receives one whole datagram into `buffer`, replacing its content. Datagrams that did not come from the kernel are
-    /// thrown away.
+    /// Receives one whole datagram into `buffer`, replacing its content. Datagrams that did not come from the kernel
+    /// are thrown away.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if there is none; `ENOBUFS` if the kernel had to drop some.
@@ -138,6 +139,26 @@ impl Socket {
         let timeout = timeout.unwrap_or_default();
         let value = libc::timeval { tv_sec: timeout.as_secs() as _, tv_usec: timeout.subsec_micros() as _ };
         self.set(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &value)
+    }
+
+    /// Lets the kernel drop datagrams whose first message came from `port`, before they take room in the queue. 0 drops
+    /// none again.
+    ///
+    /// # Errors
+    /// What `setsockopt` says.
+    pub fn drop_messages_of(&self, port: u32) -> io::Result<()> {
+        const PORT_OFFSET: u32 = 12;
+        const WHOLE: u32 = u32::MAX;
+        let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        // The filter reads numbers in network order; the kernel writes the port in the host's.
+        let mut program = [
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, PORT_OFFSET),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, port.to_be()),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, if port == 0 { WHOLE } else { 0 }),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, WHOLE),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
     }
 
     fn raw(&self) -> c_int {

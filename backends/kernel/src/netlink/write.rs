@@ -5,8 +5,8 @@ pub const ATTRIBUTE_MAX: usize = u16::MAX as usize - ATTRIBUTE_HEADER;
 const ATTRIBUTE_HEADER: usize = 4;
 const NESTED: u16 = 0x8000;
 
-/// An attribute did not fit its 16-bit length. The kernel takes a wrapped length without complaint and drops most of what
-/// was sent, so such a message must never leave.
+/// An attribute did not fit its 16-bit length. The kernel takes a wrapped length without complaint and drops most of
+/// what was sent, so such a message must never leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("netlink attribute {kind} needs {len} bytes, a netlink attribute holds at most 65531")]
 pub struct TooLong {
@@ -21,8 +21,8 @@ pub(crate) const fn align(len: usize) -> usize {
     (len + 3) & !3
 }
 
-/// Appends one attribute. One that does not fit gets the greatest length there is, so that whatever encloses it does not
-/// fit either.
+/// Appends one attribute. One that does not fit gets the greatest length there is, so that whatever encloses it does
+/// not fit either.
 pub(crate) fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) -> Result<(), TooLong> {
     let at = bytes.len();
     bytes.extend_from_slice(&[0; ATTRIBUTE_HEADER]);
@@ -64,7 +64,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Starts a message; `family_header` is the fixed part that follows `struct nlmsghdr` (`nfgenmsg`, `ifaddrmsg`, ...).
+    /// Starts a message; `family_header` is the fixed part that follows `struct nlmsghdr` (`nfgenmsg`, `ifaddrmsg`,
+    /// ...).
     #[must_use]
     pub fn new(kind: u16, flags: u16, seq: u32, family_header: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(256);

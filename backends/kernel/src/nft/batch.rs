@@ -7,8 +7,9 @@ const ELEMENTS_MAX: usize = 32 << 10;
 
 /// The changes of one transaction, in the order in which the kernel applies them.
 ///
-/// Writing cannot fail: what does not fit netlink's lengths is remembered, and [`Nft::commit`](super::Nft::commit) refuses
-/// the whole batch. `add_*` of something that exists alike succeeds; `del_*` of something that does not exist fails.
+/// Writing cannot fail: what does not fit netlink's lengths is remembered, and [`Nft::commit`](super::Nft::commit)
+/// refuses the whole batch. `add_*` of something that exists alike succeeds; `del_*` of something that does not exist
+/// fails.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub(super) bytes: Vec<u8>,
@@ -48,6 +49,12 @@ impl Batch {
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The messages, as they will be sent: equal batches have equal bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// How many objects it writes or deletes, each element counted; emptying a chain, set or table counts as one.
@@ -112,7 +119,8 @@ impl Batch {
         self.message(NFT_MSG_DELRULE, 0, family, |m| m.text(NFTA_RULE_TABLE, table));
     }
 
-    /// Appends a rule to a chain. `expressions` is what [`Exprs`](super::Exprs) holds; `userdata` has at most 256 bytes.
+    /// Appends a rule to a chain. `expressions` is what [`Exprs`](super::Exprs) holds; `userdata` has at most 256
+    /// bytes.
     pub fn add_rule(&mut self, family: Nfproto, table: &str, chain: &str, expressions: &[u8], userdata: Option<&[u8]>) {
         self.message(NFT_MSG_NEWRULE, CREATE | APPEND, family, |m| {
             m.text(NFTA_RULE_TABLE, table);
@@ -173,8 +181,8 @@ impl Batch {
         });
     }
 
-    /// Adds an element. One that exists alike is accepted; the same key with another value fails with `EEXIST`: to change a
-    /// value, delete and add in one batch.
+    /// Adds an element. One that exists alike is accepted; the same key with another value fails with `EEXIST`: to
+    /// change a value, delete and add in one batch.
     pub fn add_element(&mut self, family: Nfproto, table: &str, set: &str, element: &Element<'_>) {
         self.element(NFT_MSG_NEWSETELEM, CREATE, family, table, set, element);
     }

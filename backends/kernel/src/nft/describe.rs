@@ -1,5 +1,5 @@
-//! Says in words what a message of a batch was about, so that an error can name it. Works on the bytes that were sent: the
-//! batch keeps no second copy.
+//! Says in words what a message of a batch was about, so that an error can name it. Works on the bytes that were
+//! sent: the batch keeps no second copy.
 
 use std::fmt::Write;
 

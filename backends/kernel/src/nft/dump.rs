@@ -192,8 +192,9 @@ impl Nft {
         Ok(found)
     }
 
-    /// Hands out every element of a set or map, in the kernel's own order. Nothing is handed out before the whole dump has
-    /// arrived and is known to be of one state. A map that rules write to (`dynset`) may show an element twice.
+    /// Hands out every element of a set or map, in the kernel's own order. Nothing is handed out before the whole
+    /// dump has arrived and is known to be of one state. A map that rules write to (`dynset`) may show an element
+    /// twice.
     ///
     /// # Errors
     /// As [`Nft::chains`]; a missing table or set is an error ([`NftError::is_missing`]).

@@ -29,8 +29,8 @@ pub enum NftError {
         /// Which attribute.
         source: TooLong,
     },
-    /// The kernel had more to say than the socket could queue. For a transaction the outcome is unknown, for a monitor news
-    /// was lost: read the state back.
+    /// The kernel had more to say than the socket could queue. For a transaction the outcome is unknown, for a
+    /// monitor news was lost: read the state back.
     #[error(
         "nf_tables: the kernel dropped replies or notices because they came faster than they were read; read the state again"
     )]

@@ -4,9 +4,9 @@ use crate::netlink::{Attribute, attributes, close, put};
 /// Appends expressions, the instructions of a rule, in the very form in which the kernel shows them in a dump;
 /// [`Exprs::matches`] tells whether a rule is still the one that was built.
 ///
-/// Registers: 1 to 4 have 16 bytes each, 8 to 23 name the same room in pieces of 4; where both can name a place, the kernel
-/// shows the former, and so does this writer. Data in registers is in network order except where the kernel computes with
-/// it (marks, interface indexes, numbers of `numgen` and `jhash`: host order).
+/// Registers: 1 to 4 have 16 bytes each, 8 to 23 name the same room in pieces of 4; where both can name a place, the
+/// kernel shows the former, and so does this writer. Data in registers is in network order except where the kernel
+/// computes with it (marks, interface indexes, numbers of `numgen` and `jhash`: host order).
 ///
 /// A name or value that exceeds netlink's lengths makes the list exceed them too, and
 /// [`Nft::commit`](super::Nft::commit) refuses the rule.
@@ -38,8 +38,8 @@ impl Exprs {
         })
     }
 
-    /// Loads conntrack data (`NFT_CT_*`: 0 state, 2 status, 3 mark, 10 protocol, 12 proto-dst, 20 destination IPv4, ...);
-    /// `dir` 0 is the original direction, 1 the reply.
+    /// Loads conntrack data (`NFT_CT_*`: 0 state, 2 status, 3 mark, 10 protocol, 12 proto-dst, 20 destination IPv4,
+    /// ...); `dir` 0 is the original direction, 1 the reply.
     pub fn ct_load(&mut self, key: u32, dreg: u32, dir: Option<u8>) -> &mut Self {
         self.add("ct", |e| {
             e.reg(NFTA_CT_DREG, dreg).u32(NFTA_CT_KEY, key);
@@ -47,8 +47,8 @@ impl Exprs {
         })
     }
 
-    /// Goes on only if the register compares so with `data`: 0 equal, 1 not equal, 2 less, 3 less or equal, 4 greater, 5
-    /// greater or equal.
+    /// Goes on only if the register compares so with `data`: 0 equal, 1 not equal, 2 less, 3 less or equal, 4
+    /// greater, 5 greater or equal.
     pub fn cmp(&mut self, op: u32, sreg: u32, data: &[u8]) -> &mut Self {
         self.add("cmp", |e| e.reg(NFTA_CMP_SREG, sreg).u32(NFTA_CMP_OP, op).value(NFTA_CMP_DATA, data))
     }
@@ -114,8 +114,8 @@ impl Exprs {
         })
     }
 
-    /// Writes an element from the packet path: `op` 0 add, 1 update (renews the timeout only), 2 delete (kernel 5.5). A map
-    /// needs `sreg_data` for every operation.
+    /// Writes an element from the packet path: `op` 0 add, 1 update (renews the timeout only), 2 delete (kernel 5.5).
+    /// A map needs `sreg_data` for every operation.
     pub fn dynset(
         &mut self,
         set: &str,
@@ -135,7 +135,8 @@ impl Exprs {
         })
     }
 
-    /// Translates the source (`kind` 0) or destination (1) to what the registers hold. A missing maximum is the minimum.
+    /// Translates the source (`kind` 0) or destination (1) to what the registers hold. A missing maximum is the
+    /// minimum.
     #[expect(clippy::too_many_arguments, reason = "one per attribute of the kernel's expression")]
     pub fn nat(
         &mut self,
@@ -165,8 +166,8 @@ impl Exprs {
         self.add("masq", |e| e.u32_if(NFTA_MASQ_FLAGS, flags.filter(|flags| *flags != 0)))
     }
 
-    /// Refuses with an answer: `kind` 0 ICMP of the table's family, 1 TCP reset, 2 ICMP of either family; `code` is the ICMP
-    /// code or `NFT_REJECT_ICMPX_*`. A reset has no code.
+    /// Refuses with an answer: `kind` 0 ICMP of the table's family, 1 TCP reset, 2 ICMP of either family; `code` is
+    /// the ICMP code or `NFT_REJECT_ICMPX_*`. A reset has no code.
     pub fn reject(&mut self, kind: u32, code: u8) -> &mut Self {
         const TCP_RESET: u32 = 1;
         self.add("reject", |e| {
@@ -175,8 +176,8 @@ impl Exprs {
         })
     }
 
-    /// Asks the routing table: `result` 1 interface, 2 its name, 3 address type; flags 1 source, 2 destination, 4 mark, 8
-    /// iif, 16 oif, 32 only whether it exists.
+    /// Asks the routing table: `result` 1 interface, 2 its name, 3 address type; flags 1 source, 2 destination, 4
+    /// mark, 8 iif, 16 oif, 32 only whether it exists.
     pub fn fib(&mut self, result: u32, flags: u32, dreg: u32) -> &mut Self {
         self.add("fib", |e| e.reg(NFTA_FIB_DREG, dreg).u32(NFTA_FIB_RESULT, result).u32(NFTA_FIB_FLAGS, flags))
     }
@@ -188,8 +189,9 @@ impl Exprs {
         })
     }
 
-    /// Whether a dumped rule ([`RuleInfo::expressions`](super::RuleInfo)) is this one. What packets change (counters) and what
-    /// the kernel shows differently from what it takes (an absent `dynset` timeout, the number of a set) does not matter.
+    /// Whether a dumped rule ([`RuleInfo::expressions`](super::RuleInfo)) is this one. What packets change (counters)
+    /// and what the kernel shows differently from what it takes (an absent `dynset` timeout, the number of a set)
+    /// does not matter.
     #[must_use]
     pub fn matches(&self, dumped: &[u8]) -> bool {
         self.0 == dumped || attributes(&self.0).map(Shown::of).eq(attributes(dumped).map(Shown::of))

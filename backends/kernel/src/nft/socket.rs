@@ -1,16 +1,20 @@
 use std::io::{self, IoSlice};
+use std::thread;
+use std::time::Duration;
 
 use super::describe::describe;
 use super::error::RECEIVE;
 use super::uapi::*;
 use super::{Batch, Nfproto, NftError};
 use crate::netlink::{
-    ACK, DUMP, DUMP_INTERRUPTED, Failure, HEADER_LEN, KIND_DONE, KIND_OVERRUN, Message, REQUEST, Raw, Received, Socket,
-    Wait, be_u16, header, messages,
+    ACK, Broken, DUMP, Failure, HEADER_LEN, Message, REQUEST, Raw, Received, Socket, Wait, align, be_u16, header,
+    messages,
 };
 
-/// How often a dump is begun again when the ruleset changed under it.
+/// How often a dump is begun when the ruleset changes under it, any table of the network namespace counting.
 const DUMP_ATTEMPTS: u32 = 10;
+/// Longest pause before the next attempt: others often write several transactions in a row.
+const PAUSE_MAX: Duration = Duration::from_millis(16);
 const FLAGS_AT: usize = 6;
 
 /// A connection to nf_tables of the network namespace in which it was opened. One user at a time.
@@ -98,7 +102,10 @@ impl Nft {
         names: &[(u16, &str)],
         dump: bool,
     ) -> Result<Vec<u8>, NftError> {
-        for _ in 0..DUMP_ATTEMPTS {
+        for attempt in 0..DUMP_ATTEMPTS {
+            if attempt > 0 {
+                thread::sleep(Duration::from_millis(1 << attempt).min(PAUSE_MAX));
+            }
             self.drain()?;
             self.seq = self.seq.wrapping_add(1);
             let flags = REQUEST | if dump { DUMP } else { ACK };
@@ -120,29 +127,23 @@ impl Nft {
     /// Reads an answer to its end; `None` if the ruleset changed while the kernel wrote it.
     fn gather(&mut self, request: &[u8]) -> Result<Option<Vec<u8>>, NftError> {
         let mut reply = Vec::new();
-        let mut consistent = true;
+        let mut one_state = true;
         let mut generation = None;
-        loop {
-            self.socket.recv(&mut self.buffer, Wait::Block).map_err(NftError::io(RECEIVE))?;
-            let mut ended = false;
-            for message in messages(&self.buffer).filter(|message| message.header.seq == self.seq) {
-                consistent &= message.header.flags & DUMP_INTERRUPTED == 0;
-                match End::of(&message) {
-                    End::NotYet => consistent &= same_generation(&message, &mut generation),
-                    End::Done => ended = true,
-                    End::Overrun => return Err(NftError::Overrun),
-                    End::Failed(failure) if matches!(failure.errno, libc::EINTR | libc::ERESTART | libc::EAGAIN) => {
-                        return Ok(None);
-                    }
-                    End::Failed(failure) => return Err(refused(failure, describe(request, None))),
-                }
+        let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
+            one_state &= same_generation(message, &mut generation);
+            if one_state {
+                reply.extend_from_slice(message.bytes);
+                reply.resize(align(reply.len()), 0);
             }
-            if consistent {
-                reply.extend_from_slice(&self.buffer);
+        });
+        match result {
+            Ok(consistent) => Ok((consistent && one_state).then_some(reply)),
+            Err(Broken::Refused(failure)) if matches!(failure.errno, libc::EINTR | libc::ERESTART | libc::EAGAIN) => {
+                Ok(None)
             }
-            if ended {
-                return Ok(consistent.then_some(reply));
-            }
+            Err(Broken::Refused(failure)) => Err(refused(failure, describe(request, None))),
+            Err(Broken::Overrun) => Err(NftError::Overrun),
+            Err(Broken::Receive(error)) => Err(NftError::io(RECEIVE)(error)),
         }
     }
 
@@ -162,33 +163,6 @@ impl Nft {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(NftError::io(RECEIVE)(error)),
-        }
-    }
-}
-
-/// Where a message stands in an answer.
-enum End {
-    NotYet,
-    Done,
-    Overrun,
-    Failed(Failure),
-}
-
-impl End {
-    fn of(message: &Received<'_>) -> Self {
-        match message.header.kind {
-            KIND_OVERRUN => Self::Overrun,
-            KIND_DONE => match message.payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
-                Some(code) if code < 0 => {
-                    Self::Failed(Failure { errno: -code, seq: message.header.seq, offset: None, text: None })
-                }
-                _ => Self::Done,
-            },
-            _ => match message.failure() {
-                None => Self::NotYet,
-                Some(failure) if failure.errno == 0 => Self::Done,
-                Some(failure) => Self::Failed(failure),
-            },
         }
     }
 }

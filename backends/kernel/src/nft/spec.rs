@@ -5,7 +5,8 @@ pub struct ChainSpec<'a> {
     pub name: &'a str,
     /// Where packets enter it; `None` for a chain that is only jumped to.
     pub hook: Option<HookSpec<'a>>,
-    /// Bytes that the kernel keeps for us, at most 256 (kernel 5.7). The kernel does not change those of a chain that exists.
+    /// Bytes that the kernel keeps for us, at most 256 (kernel 5.7). The kernel does not change those of a chain that
+    /// exists.
     pub userdata: Option<Vec<u8>>,
 }
 
@@ -25,7 +26,8 @@ pub struct HookSpec<'a> {
 pub struct SetSpec<'a> {
     /// Its name, at most 255 bytes.
     pub name: &'a str,
-    /// nft's number for the key's type; a concatenation packs 6 bits for each part, first part highest. Only shown to people.
+    /// nft's number for the key's type; a concatenation packs 6 bits for each part, first part highest. Only shown to
+    /// people.
     pub key_type: u32,
     /// Bytes of the key; each part of a concatenation is padded to 4.
     pub key_len: u32,
@@ -35,7 +37,8 @@ pub struct SetSpec<'a> {
     pub flags: u32,
     /// Bytes of each part of the key. The kernel needs them only for intervals over a concatenation.
     pub field_lens: Vec<u32>,
-    /// Greatest number of elements. Selects a faster hash, cannot be changed later; beyond it elements fail with `ENFILE`.
+    /// Greatest number of elements. Selects a faster hash, cannot be changed later; beyond it elements fail with
+    /// `ENFILE`.
     pub size: Option<u32>,
     /// How long an element lives unless it says otherwise, in milliseconds; needs the timeout flag.
     pub timeout_ms: Option<u64>,

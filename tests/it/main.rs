@@ -1,0 +1,1 @@
+//! The integration tests: laws, packets, the model with its oracle, faults.
