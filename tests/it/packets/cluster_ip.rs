@@ -83,7 +83,11 @@ fn ports() -> Vec<Scenario> {
     let two = || Service::new("web").cluster_ip(1).port(Port::tcp(80).named("one")).port(Port::tcp(443).named("two"));
     vec![
         Scenario::new("two ports of a Service lead to the right port of its endpoints")
-            .given(Objects::new().service(two()).slice(Slice::of("web").tcp("one", 8081).tcp("two", 8082).ready(&["a1", "b1"])))
+            .given(
+                Objects::new()
+                    .service(two())
+                    .slice(Slice::of("web").tcp("one", 8081).tcp("two", 8082).ready(&["a1", "b1"])),
+            )
             .then(from("a2").by(TCP).to(To::Cluster(1, 80)).reaches(&["a1:8081", "b1:8081"]))
             .then(from("a2").by(TCP).to(To::Cluster(1, 443)).reaches(&["a1:8082", "b1:8082"])),
         Scenario::new("TCP, UDP and SCTP of one port number have endpoints of their own")
@@ -148,19 +152,17 @@ pub fn unanswered() -> Vec<Scenario> {
             false,
         ),
         from_all(Scenario::new("a Service without endpoints refuses").given(with_ready(web(), &[])), WEB, true),
+        from_all(Scenario::new("a Service without a slice refuses").given(Objects::new().service(web())), WEB, true),
         from_all(
-            Scenario::new("a Service without a slice refuses").given(Objects::new().service(web())),
-            WEB,
-            true,
-        ),
-        from_all(
-            Scenario::new("with internalTrafficPolicy Local and remote endpoints only it stays silent, and others go on")
-                .given(
-                    with_ready(web().internal_local(), &["b1"])
-                        .service(Service::new("other").cluster_ip(2).port(Port::tcp(PORT)))
-                        .slice(Slice::of("other").ready(&["b1"])),
-                )
-                .then(from("a2").by(TCP).to(To::Cluster(2, PORT)).reaches(&["b1"])),
+            Scenario::new(
+                "with internalTrafficPolicy Local and remote endpoints only it stays silent, and others go on",
+            )
+            .given(
+                with_ready(web().internal_local(), &["b1"])
+                    .service(Service::new("other").cluster_ip(2).port(Port::tcp(PORT)))
+                    .slice(Slice::of("other").ready(&["b1"])),
+            )
+            .then(from("a2").by(TCP).to(To::Cluster(2, PORT)).reaches(&["b1"])),
             WEB,
             false,
         ),

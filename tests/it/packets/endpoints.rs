@@ -35,14 +35,18 @@ fn terminating() -> Vec<Scenario> {
         Scenario::new("with internalTrafficPolicy Local a terminating endpoint here is used")
             .given(with(web().internal_local(), [here(), at("b1")]))
             .then(from("a2").to(WEB).reaches(&["a1"])),
-        Scenario::new("with externalTrafficPolicy Local clients reach the terminating endpoint here, others the ready one")
-            .given(with(web_on_nodes().external_local(), [here(), at("b1")]))
-            .then(from("outside").to(ON_NODE).reaches(&["a1"]))
-            .then(from("a2").to(WEB).reaches(&["b1"])),
-        Scenario::new("with externalTrafficPolicy Local and a terminating endpoint elsewhere only, clients meet silence")
-            .given(with(web_on_nodes().external_local(), [far()]))
-            .then(from("outside").to(ON_NODE).meets_silence())
-            .then(from("a2").to(WEB).reaches(&["b1"])),
+        Scenario::new(
+            "with externalTrafficPolicy Local clients reach the terminating endpoint here, others the ready one",
+        )
+        .given(with(web_on_nodes().external_local(), [here(), at("b1")]))
+        .then(from("outside").to(ON_NODE).reaches(&["a1"]))
+        .then(from("a2").to(WEB).reaches(&["b1"])),
+        Scenario::new(
+            "with externalTrafficPolicy Local and a terminating endpoint elsewhere only, clients meet silence",
+        )
+        .given(with(web_on_nodes().external_local(), [far()]))
+        .then(from("outside").to(ON_NODE).meets_silence())
+        .then(from("a2").to(WEB).reaches(&["b1"])),
         Scenario::new("where nothing serves any more, connections are refused")
             .given(with(web_on_nodes(), [at("a1").unready(), at("b1").terminating(false)]))
             .then(from("a2").to(WEB).is_refused())
@@ -54,10 +58,7 @@ fn terminating() -> Vec<Scenario> {
             ))
             .then_healthy_endpoints(1)
             .then(from("outside").to(To::External(1, PORT)).reaches(&["a1"]))
-            .given(with(
-                web_behind_balancer().external_local().spec("healthCheckNodePort", 32_000),
-                [here(), at("b1")],
-            ))
+            .given(with(web_behind_balancer().external_local().spec("healthCheckNodePort", 32_000), [here(), at("b1")]))
             .then_healthy_endpoints(0)
             .then(from("outside").to(To::External(1, PORT)).reaches(&["a1"])),
     ]

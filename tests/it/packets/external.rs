@@ -178,9 +178,8 @@ fn claims() -> Vec<Scenario> {
         Service::new(name).cluster_ip(host).port(Port::tcp(PORT)).external_ip(1).created(created)
     };
     let (old, new) = ("2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z");
-    let slices = |objects: Objects| {
-        objects.slice(Slice::of("elder").ready(&["a1"])).slice(Slice::of("younger").ready(&["b1"]))
-    };
+    let slices =
+        |objects: Objects| objects.slice(Slice::of("elder").ready(&["a1"])).slice(Slice::of("younger").ready(&["b1"]));
     let by_tcp = |place: &'static str| from(place).by(&[Protocol::Tcp]);
     vec![
         Scenario::new("of two Services that claim one address and port the older one has it, until it goes")

@@ -66,12 +66,14 @@ fn policy() -> Vec<Scenario> {
             .given(with_ready(local(), &["a1", "b1"]))
             .then(from("a2").to(ON_NODE).reaches(&["a1", "b1"]))
             .then(from("a").to(ON_NODE).reaches_masqueraded(&["a1", "b1"])),
-        Scenario::new("with externalTrafficPolicy Local and no endpoint here, clients meet silence and this node does not")
-            .given(with_ready(local(), &["b1"]))
-            .then(from("outside").to(ON_NODE).meets_silence())
-            .then(from("a2").to(ON_NODE).reaches(&["b1"]))
-            .then(from("a").to(ON_NODE).reaches_masqueraded(&["b1"]))
-            .then(from("a2").to(To::Cluster(1, PORT)).reaches(&["b1"])),
+        Scenario::new(
+            "with externalTrafficPolicy Local and no endpoint here, clients meet silence and this node does not",
+        )
+        .given(with_ready(local(), &["b1"]))
+        .then(from("outside").to(ON_NODE).meets_silence())
+        .then(from("a2").to(ON_NODE).reaches(&["b1"]))
+        .then(from("a").to(ON_NODE).reaches_masqueraded(&["b1"]))
+        .then(from("a2").to(To::Cluster(1, PORT)).reaches(&["b1"])),
         Scenario::new("without a detector pods count as clients of a Local node port")
             .settings(|settings| settings.detect = fairlead::resolve::DetectMode::ClusterCidr(Vec::new()))
             .given(with_ready(local(), &["a1", "b1"]))

@@ -13,6 +13,9 @@ use super::stage::Stage;
 /// Refusal and silence need no choice of endpoints to be seen.
 const FEW_CONNECTIONS: usize = 4;
 
+/// What needs no fragments.
+const ONE_FRAME: usize = 1_200;
+
 /// Runs a scenario and returns what was wrong, one line each.
 pub fn run(scenario: &Scenario, stage: &mut Stage) -> Vec<String> {
     let vip = scenario.vip_on_node.map(|host| external_ip(host).of(stage.family));
@@ -64,8 +67,7 @@ fn packet(lab: &Lab, family: Family, check: &Check, protocol: Protocol, vip: Opt
         Kind::Pod { node } if node == "a" => Some("cni0".to_owned()),
         Kind::Node { .. } | Kind::Pod { .. } | Kind::Client => Some("eth0".to_owned()),
     };
-    let is_local =
-        |addr: IpAddr| addr.is_loopback() || Some(addr) == vip || is_address_of(lab.node("a"), addr);
+    let is_local = |addr: IpAddr| addr.is_loopback() || Some(addr) == vip || is_address_of(lab.node("a"), addr);
     Packet {
         protocol,
         source,
@@ -115,6 +117,7 @@ fn observed(lab: &Lab, family: Family, check: &Check, packet: &Packet) -> Option
         bind: check.bind.map(|bind| bind.of(family)),
         payload: check.payload,
         connections: if reaches { CONNECTIONS } else { FEW_CONNECTIONS },
+        at_once: if check.payload > ONE_FRAME { 2 } else { CONNECTIONS },
         ..Options::default()
     };
     let seen = probe_set(lab.place(check.from), packet.protocol, packet.destination, &options);
@@ -127,7 +130,11 @@ fn observed(lab: &Lab, family: Family, check: &Check, packet: &Packet) -> Option
                 && seen.reached.iter().all(|(endpoint, sources)| {
                     let masqueraded = is_masqueraded(check, *source, endpoint);
                     sources.iter().all(|saw| {
-                        if masqueraded { is_masquerade(lab, family, endpoint, *saw) } else { *saw == packet.source }
+                        if masqueraded {
+                            is_masquerade(lab, packet.source, endpoint, *saw)
+                        } else {
+                            *saw == packet.source
+                        }
                     })
                 })
         }
@@ -138,13 +145,14 @@ fn observed(lab: &Lab, family: Family, check: &Check, packet: &Packet) -> Option
 }
 
 /// Whether this is the source that masquerade gives: the address of node `a` on the link that leads to the endpoint.
-fn is_masquerade(lab: &Lab, family: Family, endpoint: &str, saw: IpAddr) -> bool {
-    let node = lab.node("a");
+fn is_masquerade(lab: &Lab, client: IpAddr, endpoint: &str, saw: IpAddr) -> bool {
+    let (node, family) = (lab.node("a"), Family::of(saw));
     let Kind::Node { gateway, .. } = node.kind() else { return false };
     match lab.place(place_of(endpoint)).kind() {
         Kind::Pod { node } if node == "a" => saw == gateway.of(family),
-        // To itself a node may use any of its addresses.
-        Kind::Node { number: 1, .. } => saw.is_loopback() || is_address_of(node, saw),
+        // What is delivered to the node itself passes no postrouting, so its source stays, and the answer comes from here
+        // anyway. Towards itself a node may use any of its addresses.
+        Kind::Node { number: 1, .. } => saw == client || saw.is_loopback() || is_address_of(node, saw),
         Kind::Node { .. } | Kind::Pod { .. } | Kind::Client => saw == node.addr(family),
     }
 }

@@ -40,7 +40,8 @@ pub fn scenarios() -> Vec<Scenario> {
         reaches(Scenario::new("where the node has no zone, all endpoints are used").given(by_zone()), all),
         reaches(
             reaches(
-                Scenario::new("a node that moves to another zone takes its traffic along").given(by_zone().zone("west")),
+                Scenario::new("a node that moves to another zone takes its traffic along")
+                    .given(by_zone().zone("west")),
                 &["a1", "b1"],
             )
             .given(by_zone().zone("east")),

@@ -135,7 +135,10 @@ fn links(switch: &str, places: &[Place]) -> Vec<String> {
 fn switch_lines(places: &[Place]) -> Vec<String> {
     let on_switch = |place: &&Place| !matches!(place.kind, Kind::Pod { .. });
     let ports = places.iter().filter(on_switch).map(|place| place.name.as_str());
-    bridge("switch", &switch_address(DEAD_END), ports)
+    let mut lines = bridge("switch", &switch_address(DEAD_END), ports);
+    // Without a route, Linux answers an IPv6 packet that it does not forward with an ICMP error.
+    lines.extend(["0.0.0.0/0", "::/0"].map(|net| format!("route add blackhole {net}")));
+    lines
 }
 
 /// A bridge with an address and ports. Without snooping, multicast (neighbour discovery) passes from the first moment.
