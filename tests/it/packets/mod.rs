@@ -7,43 +7,68 @@
 //! What is not here: SCTP sockets, which the kernels of our machines lack (SCTP is decided and programmed, and no packet
 //! is sent), and what the health and metrics servers answer over HTTP, which has tests of its own.
 
+mod affinity;
 mod cluster_ip;
 mod endpoints;
 mod external;
+mod flows;
 mod node_port;
 mod observe;
 mod programs;
+mod robust;
 mod scenario;
 mod stack;
 mod stage;
 mod topology;
 mod web;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
 
-use programs::nft;
 use scenario::Scenario;
 use stage::Stage;
 
 /// What every test here needs of the machine.
 pub(crate) const NEEDED: &[Feature] = &[Feature::Namespaces, Feature::NfTables];
 
+/// Labs that work off one table side by side: most of the time is spent waiting for silence.
+const LABS: usize = 3;
+
 /// A stage with the nft backend; `None` if the machine cannot hold one, which was said.
 fn stage(family: Family) -> Option<Stage> {
-    needs(NEEDED).then(|| Stage::new(family, nft()))
+    needs(NEEDED).then(|| Stage::new(family, programs::nft()))
 }
 
-/// Runs a table in one lab, all of it even if something is wrong.
+/// Runs a table, all of it even if something is wrong.
 fn table(family: Family, scenarios: &[Scenario]) {
-    let Some(mut stage) = stage(family) else { return };
-    let mut failures = Vec::new();
-    for scenario in scenarios {
-        let wrong = observe::run(scenario, &mut stage);
-        if !wrong.is_empty() {
-            failures.push(format!("{}:\n  {}", scenario.sentence, wrong.join("\n  ")));
-        }
+    if !needs(NEEDED) {
+        return;
     }
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        let mut stage = Stage::new(family, programs::nft());
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let wrong = observe::run(scenario, &mut stage);
+            if !wrong.is_empty() {
+                let mut failures = failures.lock().expect("nobody panics while holding it");
+                if failures.is_empty() {
+                    eprintln!(
+                        "{}\nThe first scenario that failed left this behind:\n{}",
+                        scenario.sentence,
+                        stage.lab.state()
+                    );
+                }
+                failures.push(format!("{}:\n  {}", scenario.sentence, wrong.join("\n  ")));
+            }
+        }
+    };
+    thread::scope(|scope| (0..LABS).for_each(|_| drop(scope.spawn(work))));
+    let failures = failures.into_inner().expect("nobody panics while holding it");
     let count = scenarios.len();
     assert!(failures.is_empty(), "{} of {count} scenarios failed:\n{}", failures.len(), failures.join("\n"));
 }

@@ -1,5 +1,10 @@
 //! What carries out the plans.
 
+use std::sync::Arc;
+
+use fairlead::flows::Flows;
+use fairlead::metrics::Metrics;
+use fairlead_lab::Lab;
 use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Plan};
 
@@ -15,4 +20,20 @@ pub fn nft() -> Program {
         assert!(report.warnings.is_empty(), "{:?}", report.warnings);
         held = Some(plan.clone());
     })
+}
+
+/// The nft backend together with what removes stale UDP flows.
+pub fn nft_and_flows(lab: &Lab) -> Program {
+    let metrics = Arc::new(Metrics::new("test", "nftables"));
+    let flows = lab.node("a").run(|| Flows::start(metrics)).expect("a thread starts");
+    let mut program = nft();
+    Box::new(move |lab, plan| {
+        program(lab, plan);
+        flows.programmed(plan.clone());
+    })
+}
+
+/// A program that is not there.
+pub fn nothing() -> Program {
+    Box::new(|_, _| ())
 }

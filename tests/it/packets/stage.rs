@@ -51,14 +51,10 @@ impl Stage {
         planned
     }
 
-    /// Hands the plan of the moment to the program once more.
-    pub fn program_again(&mut self) {
-        (self.program)(&self.lab, &self.plan);
-    }
-
     /// Another program takes over, which knows nothing of what the first one did.
-    pub fn replace_program(&mut self, program: Program) {
+    pub fn restart(&mut self, program: Program) {
         self.program = program;
+        (self.program)(&self.lab, &self.plan);
     }
 
     fn manifests(&self, objects: &Objects, stack: Stack) -> Vec<Value> {
