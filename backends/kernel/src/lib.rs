@@ -1,1 +1,29 @@
-#![allow(missing_docs)]
+//! The only code of fairlead that touches the kernel.
+//!
+//! ```text
+//!    backends, resolver, health checks        decide what should be: plans, rules, which flows are stale
+//!  ------------- this crate ------------------------------------------------------------------------------
+//!    nft                 conntrack        address          sysctl, process         netns
+//!    batches, dumps,     UDP flows:       own addresses,   settings, module        tests and lab:
+//!    notices             list, delete     interfaces       parameter, OOM score    threads in namespaces
+//!       |                   |                |                 |                       |
+//!       +------ netlink (one datagram = one request) ------+  files in /proc, /sys    setns, unshare
+//!  ------------------------------------------ system calls -----------------------------------------------
+//!    kernel
+//! ```
+//!
+//! What it does not do: it knows no plan, no service and no Kubernetes; it decides nothing, keeps no state of what it
+//! wrote, starts no threads and logs nothing. Every call blocks its thread, a large transaction for a tenth of a
+//! second and more, so callers own a thread for it. All `unsafe` code of the program is here, in three places: the
+//! socket, the namespaces, and `uname`.
+//!
+//! The messages are written by hand. Libraries were tried: those over the `nft` program cost 1.5 s and 240 MB where the
+//! kernel needs 0.1 s, the others lack expressions, error offsets or the guard against lengths that wrap.
+
+pub mod address;
+pub mod conntrack;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod process;
+pub mod sysctl;

@@ -1,0 +1,59 @@
+//! What concerns this process and the kernel it runs on.
+
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use crate::sysctl::{SysctlError, write_file};
+
+/// Tells the kernel how gladly to kill this process when memory is short: -1000 never, 1000 first. kube-proxy's
+/// default is -999.
+///
+/// # Errors
+/// Lowering the value needs `CAP_SYS_RESOURCE`.
+pub fn oom_score_adj(adjustment: i32) -> Result<(), SysctlError> {
+    write_file(Path::new("/proc/self/oom_score_adj"), &adjustment.to_string())
+}
+
+/// Major and minor version of the running kernel; (0, 0), older than any, if it states none.
+#[must_use]
+pub fn kernel_release() -> (u32, u32) {
+    let mut names = MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: the pointer is to a live local of the right type; `uname` only writes to it.
+    unsafe { libc::uname(names.as_mut_ptr()) };
+    // SAFETY: all zeroes is a valid `utsname`, and `uname` leaves it valid.
+    let names = unsafe { names.assume_init() };
+    let release: Vec<u8> =
+        names.release.iter().map(|character| *character as u8).take_while(|byte| *byte != 0).collect();
+    parse(&String::from_utf8_lossy(&release))
+}
+
+fn parse(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => (0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_distributions_are_understood() {
+        assert_eq!(parse("6.1.0-18-amd64"), (6, 1));
+        assert_eq!(parse("5.14.0-427.el9.x86_64"), (5, 14));
+        assert_eq!(parse("6.18-rc3+"), (6, 18));
+        assert_eq!(parse("weird"), (0, 0));
+        assert!(kernel_release() >= (4, 0));
+    }
+
+    #[test]
+    fn the_wish_to_be_killed_first_can_be_written() {
+        let before = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        let before: i32 = before.trim().parse().unwrap();
+        oom_score_adj(before + 1).unwrap();
+        let after = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        assert_eq!(after.trim(), (before + 1).to_string());
+    }
+}
