@@ -60,7 +60,11 @@ fn sections(manifest: &Path) -> BTreeMap<String, BTreeSet<String>> {
             section = name.trim_matches(['[', ']']).to_owned();
             // `[dependencies.name]` would hide a dependency in the name of a section.
             let hidden = section.split('.').any(|part| part.ends_with("dependencies")) && section.contains('.');
-            assert!(!hidden || section == "workspace.dependencies", "{}: write [{section}] in one line", manifest.display());
+            assert!(
+                !hidden || section == "workspace.dependencies",
+                "{}: write [{section}] in one line",
+                manifest.display()
+            );
             all.entry(section.clone()).or_default();
         } else if let Some((key, _)) = line.split_once('=') {
             let key = key.trim().split('.').next().unwrap_or_default().trim_matches('"');
@@ -107,7 +111,10 @@ fn only_the_program_itself_knows_kubernetes() {
         for section in ["dependencies", "dev-dependencies"] {
             let used = dependencies(member, section);
             let wrong: Vec<_> = KUBERNETES.iter().filter(|name| used.contains(**name)).collect();
-            assert!(wrong.is_empty(), "{member} gets {wrong:?} in [{section}]; only the crate fairlead knows Kubernetes");
+            assert!(
+                wrong.is_empty(),
+                "{member} gets {wrong:?} in [{section}]; only the crate fairlead knows Kubernetes"
+            );
         }
     }
 }
