@@ -1,1 +1,49 @@
-fn main() {}
+//! `fairlead`: see the library's documentation.
+
+use std::process::ExitCode;
+
+use fairlead::config::{self, Command, EXIT_USAGE, LogFormat, LogSettings};
+use fairlead::{render, run};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let command = match config::parse(std::env::args_os(), config::Host::read()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("fairlead: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match carry_out(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fairlead: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Print(text) => print!("{text}"),
+        Command::Render(settings) => print!("{}", render::render(&settings)?),
+        Command::Cleanup(settings) => {
+            log(settings.log);
+            run::cleanup()?;
+        }
+        Command::Run(settings) => {
+            log(settings.log);
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run::run(*settings))?;
+        }
+    }
+    Ok(())
+}
+
+fn log(settings: LogSettings) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(settings.filter()));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

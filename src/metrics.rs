@@ -40,6 +40,8 @@ pub enum Cause {
     Listen,
     /// A source of objects failed.
     Watch,
+    /// An object or file could not be understood.
+    Input,
     /// The notifications of the kernel were lost.
     Notifications,
     /// An Event or a status could not be written to the API server.
@@ -48,13 +50,14 @@ pub enum Cause {
 
 impl Cause {
     /// All of them; each has its series from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unsupported,
         Self::Sync,
         Self::Conntrack,
         Self::Sysctl,
         Self::Listen,
         Self::Watch,
+        Self::Input,
         Self::Notifications,
         Self::Publish,
     ];
@@ -67,6 +70,7 @@ impl Cause {
             Self::Sysctl => "sysctl",
             Self::Listen => "listen",
             Self::Watch => "watch",
+            Self::Input => "input",
             Self::Notifications => "notifications",
             Self::Publish => "publish",
         }

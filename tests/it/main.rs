@@ -1,3 +1,3 @@
-//! Integration tests, one binary.
+//! The integration tests: arrows, laws, packets, the model with its oracle, faults.
 
 mod arrows;

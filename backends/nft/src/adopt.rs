@@ -1,0 +1,183 @@
+//! Comparing what the kernel holds with what it should hold.
+//!
+//! Used after a start, after a failure and after somebody else's change: whatever is right stays, so connections and
+//! remembered clients live through restarts of fairlead.
+
+use std::collections::{BTreeMap, HashMap};
+
+use fairlead_kernel::nft::{DataRef, ElementInfo, Nft, NftError};
+use fairlead_plan::{Family, Plan};
+
+use crate::diff::{self, Writes};
+use crate::element::{Bytes, Element};
+use crate::encode;
+use crate::flat::{Flat, Shape};
+use crate::layout::TABLE;
+use crate::rules::{Chain, Datum, Name, Set, Value};
+use crate::whole::Whole;
+use crate::write::nfproto;
+
+/// What must be done to a table.
+pub enum Adoption {
+    /// There is none.
+    Missing,
+    /// It was made by another release, or somebody changed a declaration: it must be replaced at once as a whole.
+    Foreign(String),
+    /// It differs so much.
+    Differs(Writes),
+}
+
+/// Reads the table of one family and compares it.
+///
+/// # Errors
+/// If the kernel cannot be read.
+pub fn compare(nft: &mut Nft, family: Family, plan: &Plan, whole: &Whole) -> Result<Adoption, NftError> {
+    let proto = nfproto(family);
+    if nft.table(proto, TABLE)?.is_none() {
+        return Ok(Adoption::Missing);
+    }
+    let mut writes = Writes::default();
+    if let Some(reason) = sets(nft, family, whole, &mut writes)? {
+        return Ok(Adoption::Foreign(reason));
+    }
+    if let Some(reason) = chains(nft, family, whole, &mut writes)? {
+        return Ok(Adoption::Foreign(reason));
+    }
+    elements(nft, family, plan, whole, &mut writes)?;
+    Ok(Adoption::Differs(writes))
+}
+
+fn sets(nft: &mut Nft, family: Family, whole: &Whole, writes: &mut Writes) -> Result<Option<String>, NftError> {
+    let held = nft.sets(nfproto(family), TABLE)?;
+    let held: HashMap<&str, _> = held.iter().map(|set| (set.name.as_str(), set)).collect();
+    for set in &whole.sets {
+        let wanted = encode::set(family, set);
+        let Some(info) = held.get(wanted.name) else {
+            writes.new_sets.push(set.clone());
+            continue;
+        };
+        let data = info.data_type.zip(info.data_len);
+        // The kernel adds the flag for maps itself.
+        const MAP: u32 = 0x8;
+        let same = info.flags & !MAP == wanted.flags
+            && (info.key_type, info.key_len) == (wanted.key_type, wanted.key_len)
+            && data.map(|(number, _)| number) == wanted.data.map(|(number, _)| number);
+        if !same {
+            return Ok(Some(format!("set {} is declared otherwise", set.name)));
+        }
+    }
+    let wanted: HashMap<&str, ()> = whole.sets.iter().map(|set| (&*set.name, ())).collect();
+    writes.old_sets.extend(held.keys().filter(|name| !wanted.contains_key(**name)).map(|name| Name::from(*name)));
+    Ok(None)
+}
+
+fn chains(nft: &mut Nft, family: Family, whole: &Whole, writes: &mut Writes) -> Result<Option<String>, NftError> {
+    let proto = nfproto(family);
+    let held = nft.chains(proto, TABLE)?;
+    let mut rules: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    for rule in nft.rules(proto, TABLE)? {
+        rules.entry(rule.chain).or_default().push(rule.expressions);
+    }
+    for chain in &whole.chains {
+        let Some(info) = held.iter().find(|info| info.name == *chain.name) else {
+            writes.new_chains.push(chain.clone());
+            continue;
+        };
+        let wanted = chain.hook.map(|hook| (hook.number, hook.priority, Some(hook.kind)));
+        let hook = info.hook.map(|hook| (hook.num, hook.priority, info.kind.as_deref()));
+        if wanted != hook {
+            return Ok(Some(format!("chain {} hangs elsewhere", chain.name)));
+        }
+        if !same_rules(family, chain, rules.get(&*chain.name)) {
+            writes.changed_chains.push(chain.clone());
+        }
+    }
+    let stray = held.iter().filter(|info| whole.chains.iter().all(|chain| *chain.name != info.name));
+    writes.old_chains.extend(stray.map(|info| Name::from(info.name.as_str())));
+    Ok(None)
+}
+
+fn same_rules(family: Family, chain: &Chain, held: Option<&Vec<Vec<u8>>>) -> bool {
+    let held = held.map_or(&[][..], Vec::as_slice);
+    held.len() == chain.rules.len()
+        && chain.rules.iter().zip(held).all(|(rule, held)| encode::rule(family, rule).matches(held))
+}
+
+fn elements(nft: &mut Nft, family: Family, plan: &Plan, whole: &Whole, writes: &mut Writes) -> Result<(), NftError> {
+    let shapes = whole.sets.iter().filter(|set| !set.dynamic && set.value != Value::Verdict);
+    let shapes: HashMap<Name, Shape> = shapes.map(|set| (Name::clone(&set.name), Shape::of(family, set))).collect();
+    let mut wanted: HashMap<Name, Flat> =
+        shapes.iter().map(|(name, shape)| (Name::clone(name), Flat::new(*shape))).collect();
+    let mut verdicts: Vec<Element> = Vec::new();
+    let mut note = |element: &Element| match wanted.get_mut(&element.set) {
+        Some(flat) => flat.push(element),
+        None => verdicts.push(element.clone()),
+    };
+    whole.constant.iter().for_each(&mut note);
+    whole.each_element(family, plan, note);
+    let is_new = |name: &Name, writes: &Writes| writes.new_sets.iter().any(|set| set.name == *name);
+    for set in &whole.sets {
+        let present = !is_new(&set.name, writes);
+        if let Some(flat) = wanted.remove(&set.name) {
+            data_set(nft, family, set, flat, present, writes)?;
+        } else if set.value == Value::Verdict {
+            verdict_map(nft, family, set, &verdicts, present, writes)?;
+        }
+    }
+    Ok(())
+}
+
+fn data_set(
+    nft: &mut Nft,
+    family: Family,
+    set: &Set,
+    wanted: Flat,
+    present: bool,
+    writes: &mut Writes,
+) -> Result<(), NftError> {
+    let mut held = Flat::new(wanted.shape());
+    if present {
+        nft.elements(nfproto(family), TABLE, &set.name, &mut |info| {
+            if !is_lower_bound(&info) {
+                held.push(&from_kernel(&set.name, &info));
+            }
+        })?;
+    }
+    wanted.subtract_from(held, &set.name, &mut writes.old_elements, &mut writes.new_elements);
+    Ok(())
+}
+
+fn verdict_map(
+    nft: &mut Nft,
+    family: Family,
+    set: &Set,
+    wanted: &[Element],
+    present: bool,
+    writes: &mut Writes,
+) -> Result<(), NftError> {
+    let mut held = Vec::new();
+    if present {
+        nft.elements(nfproto(family), TABLE, &set.name, &mut |info| held.push(from_kernel(&set.name, &info)))?;
+    }
+    let mut wanted: Vec<Element> = wanted.iter().filter(|element| element.set == set.name).cloned().collect();
+    wanted.sort_unstable();
+    held.sort_unstable();
+    diff::elements(&held, &wanted, writes);
+    Ok(())
+}
+
+/// `nft` itself begins a set of ranges with the mark "nothing is in here below the first range", which changes nothing.
+fn is_lower_bound(info: &ElementInfo<'_>) -> bool {
+    info.interval_end() && info.key.iter().all(|byte| *byte == 0)
+}
+
+fn from_kernel(set: &Name, info: &ElementInfo<'_>) -> Element {
+    let datum = match info.data {
+        None => Datum::None,
+        Some(DataRef::Value(bytes)) => Datum::Bytes(Bytes::from_slice(bytes)),
+        Some(DataRef::Verdict { chain: Some(chain), .. }) => Datum::Goto(chain.into()),
+        Some(DataRef::Verdict { .. }) => Datum::Drop,
+    };
+    let (key, key_end) = (Bytes::from_slice(info.key), info.key_end.map(Bytes::from_slice));
+    Element { set: Name::clone(set), key, key_end, range_end: info.interval_end(), datum }
+}

@@ -1,0 +1,211 @@
+//! The names of everything constant in fairlead's tables, and the numbers that travel in `meta priority`.
+
+use std::sync::LazyLock;
+
+use fairlead_plan::{Origin, Pool, ServiceKey};
+
+use crate::rules::{Field, Kind, Name, Set, Value};
+
+/// The name of our table, in the families `ip` and `ip6`.
+pub const TABLE: &str = "fairlead";
+
+/// Where the slots of [`Pool::Local`] begin in the map of endpoints; also how many slots a pool can have.
+pub const LOCAL_SLOTS: u32 = 32_768;
+
+/// By what a frontend is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Keyspace {
+    /// Protocol, destination address, port.
+    Address,
+    /// Protocol and port, on the node's own addresses.
+    NodePort,
+}
+
+impl Keyspace {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Address, Self::NodePort];
+
+    /// The key of a frontend as fields of a packet.
+    pub fn fields(self) -> Vec<Field> {
+        match self {
+            Self::Address => vec![Field::L4Proto, Field::Daddr, Field::Dport],
+            Self::NodePort => vec![Field::L4Proto, Field::Dport],
+        }
+    }
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Address => "",
+            Self::NodePort => "np-",
+        }
+    }
+}
+
+/// The names of the constant sets and maps.
+pub struct Names {
+    from: [[Name; 3]; 2],
+    endpoints: [Name; 2],
+    /// Addresses whose unused ports are refused.
+    pub cluster_ips: Name,
+    /// Prefixes in which what belongs to no service is dropped.
+    pub service_cidrs: Name,
+    /// Sources that are pods.
+    pub pod_cidrs: Name,
+    /// Addresses on which node ports answer.
+    pub node_port_addresses: Name,
+    /// Frontends that only some sources may use.
+    pub restricted: Name,
+    /// Those sources.
+    pub allowed: Name,
+    /// Local endpoints that may reach themselves.
+    pub hairpin: Name,
+    /// Where TCP endpoints listen.
+    pub tcp_endpoints: Name,
+    /// From number to verdict.
+    pub actions: Name,
+}
+
+/// The one instance.
+pub static NAMES: LazyLock<Names> = LazyLock::new(|| {
+    let from =
+        |space: Keyspace| Origin::ALL.map(|origin| format!("{}from-{}", space.prefix(), origin_name(origin)).into());
+    Names {
+        from: Keyspace::BOTH.map(from),
+        endpoints: Keyspace::BOTH.map(|space| format!("{}endpoints", space.prefix()).into()),
+        cluster_ips: "cluster-ips".into(),
+        service_cidrs: "service-cidrs".into(),
+        pod_cidrs: "pod-cidrs".into(),
+        node_port_addresses: "node-port-addresses".into(),
+        restricted: "restricted".into(),
+        allowed: "allowed".into(),
+        hairpin: "hairpin".into(),
+        tcp_endpoints: "tcp-endpoints".into(),
+        actions: "actions".into(),
+    }
+});
+
+impl Names {
+    /// The map from frontend to action for packets of this origin.
+    pub fn from(&self, space: Keyspace, origin: Origin) -> &Name {
+        &self.from[space as usize][origin as usize]
+    }
+
+    /// The map from frontend and slot to endpoint.
+    pub fn endpoints(&self, space: Keyspace) -> &Name {
+        &self.endpoints[space as usize]
+    }
+}
+
+/// How origins are called in names.
+pub const fn origin_name(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Pod => "pod",
+        Origin::Node => "node",
+        Origin::Outside => "outside",
+    }
+}
+
+/// How pools are called in names.
+pub const fn pool_name(pool: Pool) -> &'static str {
+    match pool {
+        Pool::Cluster => "cluster",
+        Pool::Local => "local",
+    }
+}
+
+/// What to do with a packet, as a number that a data map can hold.
+///
+/// Data elements cost the kernel a few microseconds, verdict elements a walk over the table; so frontends map to numbers,
+/// and only the small map `actions` maps numbers to verdicts.
+pub mod number {
+    use super::{Keyspace, Pool, ServiceKey};
+
+    /// The source is translated as well. Not part of the look-up in `actions`.
+    pub const MASQUERADE: u32 = 1 << 28;
+    const NODE_PORT: u32 = 1 << 29;
+    const LOCAL: u32 = 1 << 30;
+    const STICKY: u32 = 1 << 31;
+    /// Set in every number that names an endpoint in an affinity map, and in no priority that other programs use.
+    pub const ENDPOINT: u32 = 1 << 31;
+    /// Tell the sender that nobody is there.
+    pub const REFUSE: u32 = 0x0fff_fff1;
+    /// Do not answer.
+    pub const DROP: u32 = 0x0fff_fff2;
+
+    const fn pool_bit(pool: Pool) -> u32 {
+        match pool {
+            Pool::Cluster => 0,
+            Pool::Local => LOCAL,
+        }
+    }
+
+    /// One of `count` slots of a pool, at random.
+    pub const fn spread(space: Keyspace, pool: Pool, count: u32) -> u32 {
+        let space = match space {
+            Keyspace::Address => 0,
+            Keyspace::NodePort => NODE_PORT,
+        };
+        space | pool_bit(pool) | count
+    }
+
+    /// The chain of this service that remembers clients.
+    pub fn sticky(pool: Pool, key: &ServiceKey) -> u32 {
+        STICKY | pool_bit(pool) | (fnv(super::suffix(key).as_bytes()) & 0x0fff_ffff)
+    }
+
+    /// FNV-1a: small, and the same on every node and in every release, as what the kernel holds outlives us.
+    pub fn fnv(bytes: &[u8]) -> u32 {
+        bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    }
+}
+
+/// How a service port is called in names of its own chains and maps.
+pub fn suffix(key: &ServiceKey) -> String {
+    format!("{}/{}/{}/{}", key.namespace, key.name, key.protocol, key.port_name)
+}
+
+/// The chain that picks one of `count` slots at random.
+pub fn spread_chain(space: Keyspace, pool: Pool, count: u32) -> Name {
+    format!("{}{}-{count}", space.prefix(), pool_name(pool)).into()
+}
+
+const ADDRESS_KEY: &[Kind] = &[Kind::Proto, Kind::Addr, Kind::Port];
+const NODE_PORT_KEY: &[Kind] = &[Kind::Proto, Kind::Port];
+const ADDRESS_SLOT: &[Kind] = &[Kind::Proto, Kind::Addr, Kind::Port, Kind::Index];
+const NODE_PORT_SLOT: &[Kind] = &[Kind::Proto, Kind::Port, Kind::Index];
+const ANY_SLOT: Field = Field::Random { modulus: 65_536, offset: 0 };
+const ADDRESS_SLOT_FIELDS: &[Field] = &[Field::L4Proto, Field::Daddr, Field::Dport, ANY_SLOT];
+const NODE_PORT_SLOT_FIELDS: &[Field] = &[Field::L4Proto, Field::Dport, ANY_SLOT];
+/// An endpoint: what `dnat` takes.
+pub const ENDPOINT: &[Kind] = &[Kind::Addr, Kind::Port];
+const NUMBER: &[Kind] = &[Kind::Number];
+
+/// Declarations of the constant sets and maps.
+pub fn sets() -> Vec<Set> {
+    let names = &*NAMES;
+    let mut sets = Vec::new();
+    for space in Keyspace::BOTH {
+        let (key, slot, fields) = match space {
+            Keyspace::Address => (ADDRESS_KEY, ADDRESS_SLOT, ADDRESS_SLOT_FIELDS),
+            Keyspace::NodePort => (NODE_PORT_KEY, NODE_PORT_SLOT, NODE_PORT_SLOT_FIELDS),
+        };
+        for origin in Origin::ALL {
+            sets.push(Set::new(Name::clone(names.from(space, origin)), key, Value::Data(NUMBER)));
+        }
+        sets.push(Set::new(Name::clone(names.endpoints(space)), slot, Value::Data(ENDPOINT)).type_of(fields));
+    }
+    let addr: &[Kind] = &[Kind::Addr];
+    let set = |name: &Name, key| Set::new(Name::clone(name), key, Value::None);
+    sets.extend([
+        set(&names.cluster_ips, addr),
+        set(&names.service_cidrs, addr).intervals(),
+        set(&names.pod_cidrs, addr).intervals(),
+        set(&names.node_port_addresses, addr).intervals(),
+        set(&names.restricted, ADDRESS_KEY),
+        set(&names.allowed, &[Kind::Proto, Kind::Addr, Kind::Port, Kind::Addr]).intervals(),
+        set(&names.hairpin, &[Kind::Addr, Kind::Addr]),
+        set(&names.tcp_endpoints, ENDPOINT),
+        Set::new(Name::clone(&names.actions), NUMBER, Value::Verdict),
+    ]);
+    sets
+}

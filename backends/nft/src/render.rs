@@ -1,0 +1,145 @@
+//! From one service of a plan to what the kernel must hold for it. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use fairlead_plan::{Action, Endpoint, Frontend, FrontendAddr, Origin, Pool, Protocol, Service};
+
+use crate::element::{Bytes, Element};
+use crate::layout::{Keyspace, LOCAL_SLOTS, NAMES, number};
+use crate::rules::{Chain, Set};
+use crate::{sticky, structure};
+
+/// What the kernel must hold for one service port.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Objects {
+    /// Elements that belong to this service alone, sorted.
+    pub elements: Vec<Element>,
+    /// Elements that several services may need, for example both ports of one ClusterIP; sorted, no doubles.
+    pub shared: Vec<Element>,
+    /// Pool sizes that need a chain beyond [`structure::READY_COUNTS`].
+    pub counts: Vec<(Keyspace, Pool, u32)>,
+    /// Sets of a service with session affinity.
+    pub sets: Vec<Set>,
+    /// Chains of a service with session affinity.
+    pub chains: Vec<Chain>,
+}
+
+/// Everything for one service port.
+#[must_use]
+pub fn service(service: &Service) -> Objects {
+    let mut objects = Objects::default();
+    for frontend in &service.frontends {
+        self::frontend(service, frontend, &mut objects);
+    }
+    shared(service, &mut objects);
+    if service.affinity.is_some() {
+        sticky::service(service, &mut objects);
+    }
+    objects.elements.sort_unstable();
+    objects.shared.sort_unstable();
+    objects.shared.dedup();
+    objects.counts.sort_unstable();
+    objects.counts.dedup();
+    objects
+}
+
+/// The endpoints of a pool that fit into the map.
+pub fn slots(service: &Service, pool: Pool) -> &[Endpoint] {
+    let endpoints = service.pools.get(pool);
+    &endpoints[..endpoints.len().min(LOCAL_SLOTS as usize)]
+}
+
+/// Which pools the routes of a frontend lead to.
+pub fn pools_of(service: &Service, frontend: &Frontend) -> impl Iterator<Item = Pool> {
+    let route = *service.route(frontend);
+    [Pool::Cluster, Pool::Local].into_iter().filter(move |pool| {
+        Origin::ALL.into_iter().any(|origin| matches!(route.from(origin), Action::Forward { to, .. } if to == *pool))
+    })
+}
+
+fn frontend(service: &Service, frontend: &Frontend, objects: &mut Objects) {
+    let space = match frontend.addr() {
+        FrontendAddr::Addr(_) => Keyspace::Address,
+        FrontendAddr::NodePort(_) => Keyspace::NodePort,
+    };
+    let key = key(service.key.protocol, frontend.addr());
+    for origin in Origin::ALL {
+        let value = action(service, space, service.route(frontend).from(origin));
+        objects.elements.push(Element::pair(NAMES.from(space, origin), key, Bytes::EMPTY.number(value)));
+    }
+    if service.affinity.is_none() {
+        for pool in pools_of(service, frontend) {
+            endpoints(service, space, key, pool, objects);
+        }
+    }
+    if let Frontend::LoadBalancer { addr, allow } = frontend
+        && !allow.is_empty()
+    {
+        objects.elements.push(Element::member(&NAMES.restricted, key));
+        objects.elements.extend(allow.iter().map(|net| Element {
+            key_end: Some(from_source(service.key.protocol, *addr, net.broadcast())),
+            ..Element::member(&NAMES.allowed, from_source(service.key.protocol, *addr, net.network()))
+        }));
+    }
+}
+
+fn endpoints(service: &Service, space: Keyspace, key: Bytes, pool: Pool, objects: &mut Objects) {
+    let first = match pool {
+        Pool::Cluster => 0,
+        Pool::Local => LOCAL_SLOTS,
+    };
+    let endpoints = slots(service, pool);
+    let map = NAMES.endpoints(space);
+    let slots = endpoints.iter().zip(first..);
+    objects
+        .elements
+        .extend(slots.map(|(endpoint, slot)| Element::pair(map, key.number(slot), Bytes::EMPTY.socket(endpoint.addr))));
+    let count = count(endpoints);
+    if count > structure::READY_COUNTS {
+        objects.counts.push((space, pool, count));
+    }
+}
+
+/// The number that says what to do.
+fn action(service: &Service, space: Keyspace, action: Action) -> u32 {
+    match action {
+        Action::Reject => number::REFUSE,
+        Action::Drop => number::DROP,
+        Action::Forward { to, masquerade } => {
+            let leads_to = match service.affinity {
+                Some(_) => number::sticky(to, &service.key),
+                None => number::spread(space, to, count(slots(service, to))),
+            };
+            leads_to | if masquerade { number::MASQUERADE } else { 0 }
+        }
+    }
+}
+
+/// The size of a pool, which [`slots`] bounds.
+pub fn count(endpoints: &[Endpoint]) -> u32 {
+    u32::try_from(endpoints.len()).unwrap_or(LOCAL_SLOTS)
+}
+
+fn shared(service: &Service, objects: &mut Objects) {
+    let member = |set, key| Element::member(set, key);
+    objects.shared.extend(service.cluster_ips().map(|ip| member(&NAMES.cluster_ips, Bytes::EMPTY.addr(ip))));
+    let local = service.endpoints().filter(|endpoint| endpoint.local).map(|endpoint| endpoint.addr.ip());
+    objects.shared.extend(local.map(|ip| member(&NAMES.hairpin, Bytes::EMPTY.addr(ip).addr(ip))));
+    if service.key.protocol == Protocol::Tcp {
+        let listen = service.endpoints().map(|endpoint| Bytes::EMPTY.socket(endpoint.addr));
+        objects.shared.extend(listen.map(|key| member(&NAMES.tcp_endpoints, key)));
+    }
+}
+
+/// The key of a frontend.
+fn key(protocol: Protocol, addr: FrontendAddr) -> Bytes {
+    let key = Bytes::EMPTY.proto(protocol.number());
+    match addr {
+        FrontendAddr::Addr(addr) => key.socket(addr),
+        FrontendAddr::NodePort(port) => key.port(port),
+    }
+}
+
+fn from_source(protocol: Protocol, addr: SocketAddr, source: IpAddr) -> Bytes {
+    Bytes::EMPTY.proto(protocol.number()).socket(addr).addr(source)
+}

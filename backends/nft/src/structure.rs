@@ -1,0 +1,213 @@
+//! The rules that are the same whatever services there are.
+
+use std::net::IpAddr;
+
+use fairlead_plan::{Family, LocalTraffic, Node, Origin, Pool};
+use ipnet::IpNet;
+
+use crate::element::{Bytes, Element};
+use crate::layout::{self, Keyspace, NAMES, number};
+use crate::rules::{Chain, Datum, Field, Hook, Name, Rule, Stmt};
+
+/// Pools up to this size always have their chains, so that ordinary scaling never touches a rule.
+pub const READY_COUNTS: u32 = 16;
+
+/// All constant chains of one family, in an order in which every jump leads to a chain named before.
+pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
+    let mut chains = vec![refuse()];
+    for (space, pool, count) in ready_counts() {
+        chains.push(spread(space, pool, count));
+    }
+    chains.push(act(node));
+    chains.extend(Origin::ALL.map(|origin| from(family, origin)));
+    chains.push(frontends(family, node));
+    chains.push(services());
+    chains.extend(base_chains(node));
+    chains
+}
+
+/// The pool sizes that have chains from the start.
+pub fn ready_counts() -> impl Iterator<Item = (Keyspace, Pool, u32)> {
+    let pools = [Pool::Cluster, Pool::Local];
+    let kinds = Keyspace::BOTH.into_iter().flat_map(move |space| pools.map(|pool| (space, pool)));
+    kinds.flat_map(|(space, pool)| (1..=READY_COUNTS).map(move |count| (space, pool, count)))
+}
+
+/// The chain that sends a packet to one of `count` slots.
+pub fn spread(space: Keyspace, pool: Pool, count: u32) -> Chain {
+    let offset = match pool {
+        Pool::Cluster => 0,
+        Pool::Local => layout::LOCAL_SLOTS,
+    };
+    let mut key = space.fields();
+    key.push(Field::Random { modulus: count, offset });
+    let rule = vec![Stmt::ClearPriority, Stmt::Dnat { key, map: Name::clone(NAMES.endpoints(space)) }];
+    Chain::regular(layout::spread_chain(space, pool, count), vec![rule])
+}
+
+/// The element of `actions` that leads to [`spread`].
+pub fn spread_action(space: Keyspace, pool: Pool, count: u32) -> Element {
+    let key = Bytes::EMPTY.number(number::spread(space, pool, count));
+    Element::verdict(&NAMES.actions, key, Datum::Goto(layout::spread_chain(space, pool, count)))
+}
+
+fn refuse() -> Chain {
+    let reset = vec![Stmt::L4Is(fairlead_plan::Protocol::Tcp), Stmt::RejectReset];
+    Chain::regular("refuse", vec![reset, vec![Stmt::RejectPort]])
+}
+
+fn act(node: &Node) -> Chain {
+    let mark = vec![Stmt::PriorityHas(number::MASQUERADE), Stmt::MarkSet(node.masquerade_mark)];
+    let act = vec![Stmt::Dispatch { mask: !number::MASQUERADE, map: Name::clone(&NAMES.actions) }];
+    Chain::regular("act", vec![mark, act])
+}
+
+fn from(family: Family, origin: Origin) -> Chain {
+    let look_up =
+        |space: Keyspace| Stmt::SetPriority { key: space.fields(), map: Name::clone(NAMES.from(space, origin)) };
+    let node_port = vec![
+        Stmt::InSet { key: vec![Field::Daddr], set: Name::clone(&NAMES.node_port_addresses), negated: false },
+        Stmt::IsLocal(Field::Daddr),
+        look_up(Keyspace::NodePort),
+        Stmt::Goto("act".into()),
+    ];
+    let rules = vec![
+        vec![look_up(Keyspace::Address), Stmt::Goto("act".into())],
+        vec![Stmt::DaddrIn(loopback(family)), Stmt::Return],
+        node_port,
+    ];
+    Chain::regular(format!("from-{}", layout::origin_name(origin)), rules)
+}
+
+fn frontends(family: Family, node: &Node) -> Chain {
+    let mut rules = Vec::new();
+    rules.extend(from_pod(family, node).map(|matches| vec![matches, Stmt::Goto("from-pod".into())]));
+    rules.push(vec![Stmt::IsLocal(Field::Saddr), Stmt::Goto("from-node".into())]);
+    rules.push(vec![Stmt::Goto("from-outside".into())]);
+    Chain::regular("frontends", rules)
+}
+
+/// How a pod's packet is recognised; `None` where there is no detector.
+fn from_pod(family: Family, node: &Node) -> Option<Stmt> {
+    match &node.local_traffic {
+        LocalTraffic::Unknown => None,
+        LocalTraffic::Sources(nets) => nets.iter().any(|net| Family::of(net.addr()) == family).then(|| Stmt::InSet {
+            key: vec![Field::Saddr],
+            set: Name::clone(&NAMES.pod_cidrs),
+            negated: false,
+        }),
+        LocalTraffic::Interface(name) => Some(Stmt::Iif { name: name.clone(), prefix: false }),
+        LocalTraffic::InterfacePrefix(name) => Some(Stmt::Iif { name: name.clone(), prefix: true }),
+    }
+}
+
+fn services() -> Chain {
+    let address = Keyspace::Address.fields();
+    let from_source = address.iter().copied().chain([Field::Saddr]).collect();
+    let daddr = |set: &Name| Stmt::InSet { key: vec![Field::Daddr], set: Name::clone(set), negated: false };
+    let restricted = vec![
+        Stmt::InSet { key: address, set: Name::clone(&NAMES.restricted), negated: false },
+        Stmt::InSet { key: from_source, set: Name::clone(&NAMES.allowed), negated: true },
+        Stmt::Drop,
+    ];
+    let rules = vec![
+        restricted,
+        vec![Stmt::Jump("frontends".into())],
+        vec![daddr(&NAMES.cluster_ips), Stmt::Goto("refuse".into())],
+        vec![daddr(&NAMES.service_cidrs), Stmt::Drop],
+    ];
+    Chain::regular("services", rules)
+}
+
+fn base_chains(node: &Node) -> [Chain; 5] {
+    // A sticky service leaves its endpoint's number in the priority, where a queueing discipline would take it for a class.
+    let clear = vec![Stmt::CtDnat, Stmt::PriorityHas(number::ENDPOINT), Stmt::ClearPriority];
+    let masquerade = vec![Stmt::MarkHas(node.masquerade_mark), Stmt::MarkFlip(node.masquerade_mark), Stmt::Masquerade];
+    let hairpin = vec![
+        Stmt::CtDnat,
+        Stmt::InSet { key: vec![Field::Saddr, Field::Daddr], set: Name::clone(&NAMES.hairpin), negated: false },
+        Stmt::Masquerade,
+    ];
+    // An answer that conntrack cannot place would reach the client with the endpoint's address, and the client would
+    // reset the connection. Only answers of service endpoints are dropped: other asymmetric traffic is not ours.
+    let invalid = vec![
+        Stmt::CtInvalid,
+        Stmt::L4Is(fairlead_plan::Protocol::Tcp),
+        Stmt::InSet { key: vec![Field::Saddr, Field::Sport], set: Name::clone(&NAMES.tcp_endpoints), negated: false },
+        Stmt::Drop,
+    ];
+    let services = || vec![vec![Stmt::Jump("services".into())]];
+    [
+        base("nat-prerouting", "nat", ("prerouting", 0, -100), services()),
+        base("nat-output", "nat", ("output", 3, -100), services()),
+        base("nat-input", "nat", ("input", 1, 100), vec![clear.clone()]),
+        base("nat-postrouting", "nat", ("postrouting", 4, 100), vec![clear, masquerade, hairpin]),
+        base("filter-prerouting", "filter", ("prerouting", 0, -150), vec![invalid]),
+    ]
+}
+
+fn base(name: &str, kind: &'static str, hook: (&'static str, u32, i32), rules: Vec<Rule>) -> Chain {
+    let (hook, number, priority) = hook;
+    Chain { name: name.into(), hook: Some(Hook { kind, name: hook, number, priority }), rules }
+}
+
+fn loopback(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(ipnet::Ipv4Net::new_assert([127, 0, 0, 0].into(), 8)),
+        Family::V6 => IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128)),
+    }
+}
+
+/// Elements of the constant sets that come from the node's own facts, without the service prefixes.
+pub fn node_elements(family: Family, node: &Node) -> Vec<Element> {
+    let mut elements = ranges(family, &NAMES.node_port_addresses, &node.node_port_addresses);
+    if let LocalTraffic::Sources(nets) = &node.local_traffic {
+        elements.extend(ranges(family, &NAMES.pod_cidrs, nets));
+    }
+    elements
+}
+
+/// Elements that drop what is addressed to no service. In a cold start they come last, or services that are not yet
+/// programmed would be dropped.
+pub fn service_cidr_elements(family: Family, node: &Node) -> Vec<Element> {
+    ranges(family, &NAMES.service_cidrs, &node.service_cidrs)
+}
+
+/// Prefixes as a set of ranges holds them: the first address, and the first one behind the end. Overlapping and adjacent
+/// prefixes become one range.
+fn ranges(family: Family, set: &Name, nets: &[IpNet]) -> Vec<Element> {
+    let number = |addr: IpAddr| match addr {
+        IpAddr::V4(addr) => u128::from(u32::from(addr)),
+        IpAddr::V6(addr) => u128::from(addr),
+    };
+    let mut spans: Vec<(u128, u128)> = nets
+        .iter()
+        .filter(|net| Family::of(net.addr()) == family)
+        .map(|net| (number(net.network()), number(net.broadcast())))
+        .collect();
+    spans.sort_unstable();
+    let mut merged: Vec<(u128, u128)> = Vec::new();
+    for (first, last) in spans {
+        match merged.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged.into_iter().flat_map(|(first, last)| range(family, set, first, last)).collect()
+}
+
+fn range(family: Family, set: &Name, first: u128, last: u128) -> Vec<Element> {
+    let highest = match family {
+        Family::V4 => u128::from(u32::MAX),
+        Family::V6 => u128::MAX,
+    };
+    let addr = |number: u128| match family {
+        Family::V4 => IpAddr::V4(u32::try_from(number).unwrap_or(u32::MAX).into()),
+        Family::V6 => IpAddr::V6(number.into()),
+    };
+    let mut elements = vec![Element::member(set, Bytes::EMPTY.addr(addr(first)))];
+    if last < highest {
+        elements.push(Element { range_end: true, ..Element::member(set, Bytes::EMPTY.addr(addr(last + 1))) });
+    }
+    elements
+}

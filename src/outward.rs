@@ -1,0 +1,122 @@
+//! What the loop tells others: metrics, health, load balancers, the API, connection tracking.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fairlead_kernel::address;
+use fairlead_plan::Plan;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::flows::Flows;
+use crate::health::{self, Health, WantedChecks, check_addresses};
+use crate::metrics::{Cause, Metrics, Synced};
+use crate::object::ObjectName;
+use crate::resolve::{Note, Tally};
+use crate::watch::{Cause as ProblemCause, Note as Event, Problem, Publisher, Regarding, Severity};
+use crate::world::{HealthCheck, Planned};
+
+/// Everybody who wants to know.
+pub struct Outward {
+    /// Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// The health servers.
+    pub health: Arc<Health>,
+    /// The listeners of health-check node ports.
+    pub checks: watch::Sender<WantedChecks>,
+    /// Events of the API.
+    pub publisher: Publisher,
+    /// Connection tracking.
+    pub flows: Flows,
+    /// What the listeners of health-check node ports were last told.
+    pub answered: Answered,
+}
+
+/// What decides where health-check node ports answer.
+#[derive(Debug, Default)]
+pub struct Answered {
+    checks: Arc<BTreeMap<ObjectName, HealthCheck>>,
+    node_ports: Vec<ipnet::IpNet>,
+}
+
+impl Outward {
+    /// The source has trouble.
+    pub fn problem(&self, problem: &Problem) {
+        match problem.cause {
+            ProblemCause::Connection | ProblemCause::Refused | ProblemCause::Expired | ProblemCause::ListFallback => {
+                self.metrics.failed(Cause::Watch);
+            }
+            ProblemCause::File | ProblemCause::Duplicate | ProblemCause::IgnoredKind | ProblemCause::Object => {
+                self.metrics.failed(Cause::Input);
+            }
+        }
+    }
+
+    /// A plan was made.
+    pub fn planned(&mut self, planned: Planned) {
+        for note in planned.notes {
+            warn!("{}: {}", note.object, note.message);
+            self.metrics.rejected(note.object.kind, note.reason);
+            self.publisher.publish(event(note));
+        }
+        let node = &planned.plan.node;
+        if !Arc::ptr_eq(&self.answered.checks, &planned.health_checks)
+            || self.answered.node_ports != node.node_port_addresses
+        {
+            self.answered =
+                Answered { checks: Arc::clone(&planned.health_checks), node_ports: node.node_port_addresses.clone() };
+            let local = address::local_addresses().unwrap_or_default();
+            let local: Vec<_> = local.into_iter().map(|(_, addr, _)| addr).collect();
+            let addresses = check_addresses(&node.node_port_addresses, &local);
+            self.checks.send_replace(WantedChecks { checks: planned.health_checks, addresses });
+        }
+    }
+
+    /// A sync succeeded; `oldest` is when the oldest change arrived that it did not carry.
+    pub fn synced(&self, synced: &Synced<'_>, plan: &Plan, counts: &Tally, oldest: Option<Instant>) {
+        self.metrics.synced(synced);
+        self.metrics.programmed(counts);
+        if !self.health.verdict(Instant::now()).ready {
+            info!("ready: the first sync is in the kernel");
+        }
+        self.health.synced(oldest, synced.at);
+        self.flows.programmed(plan.clone());
+    }
+}
+
+/// Says what a server has to say, as an Event.
+pub fn server_note(publisher: &Publisher, node_name: &str, note: health::Note) {
+    let (kind, namespace, name) = match note.about {
+        Some(about) => ("Service", about.namespace.to_string(), about.name.to_string()),
+        None => ("Node", String::new(), node_name.to_owned()),
+    };
+    publisher.publish(Event {
+        regarding: Regarding { api_version: "v1".into(), kind: kind.into(), namespace, name, uid: None },
+        severity: Severity::Warning,
+        reason: note.reason.to_owned(),
+        message: note.text,
+    });
+}
+
+fn event(note: Note) -> Event {
+    use crate::object::Kind;
+    let api_version = match note.object.kind {
+        Kind::Service | Kind::Node => "v1",
+        Kind::EndpointSlice => "discovery.k8s.io/v1",
+        Kind::ServiceCidr => "networking.k8s.io/v1",
+    };
+    let object = note.object;
+    Event {
+        regarding: Regarding {
+            api_version: api_version.into(),
+            kind: object.kind.name().into(),
+            namespace: object.namespace.into(),
+            name: object.name.into(),
+            uid: object.uid.map(Into::into),
+        },
+        severity: Severity::Warning,
+        reason: note.reason.to_owned(),
+        message: note.message,
+    }
+}

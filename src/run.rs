@@ -1,0 +1,152 @@
+//! Puts the parts together and runs them in the foreground.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use fairlead_kernel::sysctl;
+use fairlead_nft::NftBackend;
+use fairlead_plan::Backend;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::config::{ApiSource, Settings};
+use crate::flows::Flows;
+use crate::health::{self, Health, WantedChecks};
+use crate::metrics::{Cause, Metrics};
+use crate::outward::{self, Outward};
+use crate::program::Programmer;
+use crate::reconcile::{Pace, Reconciler};
+use crate::watch::{ApiSettings, ManifestSettings, NodeScope, Publisher, Source, Timing};
+use crate::world::World;
+use crate::{guard, sysctls};
+
+/// Does the job until told to stop (SIGTERM, SIGINT). What the kernel holds stays: services go on without us.
+///
+/// # Errors
+/// What cannot be started, or what the kernel lacks.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), settings.mode.kube_proxy_name()));
+    tune(&settings, &metrics);
+    let resolved = settings.traffic.clone();
+    for sentence in settings.notes() {
+        warn!("{sentence}");
+    }
+    let health = Arc::new(Health::new(settings.sync_period, &resolved.families));
+    let (source, publisher) = source(&settings).await?;
+    let (checks, wanted_checks) = watch::channel(WantedChecks::default());
+    let mut servers = serve(&settings, &health, &metrics, &publisher, wanted_checks);
+
+    let backend = NftBackend::new();
+    let (doubt_sender, doubts) = mpsc::unbounded_channel();
+    guard::start(fairlead_nft::TABLE, backend.port(), doubt_sender).context("starting the thread that listens")?;
+    let (outcome_sender, outcomes) = mpsc::unbounded_channel();
+    let programmer =
+        Programmer::start(Box::new(backend), outcome_sender).context("starting the thread that programs")?;
+    let outward = Outward {
+        flows: Flows::start(Arc::clone(&metrics)).context("starting the thread that removes stale flows")?,
+        metrics,
+        health,
+        checks,
+        publisher,
+        answered: outward::Answered::default(),
+    };
+    let pace = Pace { min_sync_period: settings.min_sync_period, retry_most: settings.sync_period };
+    let reconciler = Reconciler::new(World::new(resolved), programmer, outward, pace);
+    info!(node = settings.traffic.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
+    tokio::select! {
+        ended = reconciler.run(source, outcomes, doubts) => ended.context("the nft mode cannot run on this node")?,
+        Some(failed) = servers.join_next() => failed??,
+        signal = stop() => info!("stopping on {}; what the kernel holds stays", signal?),
+    }
+    Ok(())
+}
+
+async fn stop() -> std::io::Result<&'static str> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => Ok("SIGTERM"),
+        _ = int.recv() => Ok("SIGINT"),
+    }
+}
+
+/// Settings of the kernel and of this process that help but are not needed.
+fn tune(settings: &Settings, metrics: &Metrics) {
+    let cpus = sysctl::possible_cpus().unwrap_or(1);
+    let applied = sysctls::apply(&sysctls::wanted(&settings.conntrack, cpus));
+    for sysctl in applied.written {
+        info!("{sysctl} is set now");
+    }
+    for (sysctl, error) in applied.failed {
+        metrics.failed(Cause::Sysctl);
+        warn!("{sysctl} is not set: {error}");
+    }
+    if let Err(error) = fairlead_kernel::process::oom_score_adj(settings.oom_score_adj) {
+        warn!("the OOM score stays as it is: {error}");
+    }
+}
+
+async fn source(settings: &Settings) -> anyhow::Result<(Source, Publisher)> {
+    let nodes = NodeScope::Own(settings.traffic.node_name.clone());
+    match &settings.source {
+        ApiSource::Manifests(directory) => {
+            Ok((Source::manifests(&ManifestSettings::new(directory, nodes))?, Publisher::silent()))
+        }
+        ApiSource::Api(api) => {
+            let api = ApiSettings {
+                kubeconfig: api.kubeconfig.clone(),
+                master: api.master.clone(),
+                nodes,
+                timing: Timing::default(),
+            };
+            let client = api.client().await?;
+            // The task ends with the program.
+            let (publisher, _) = Publisher::start(client.clone(), &settings.traffic.node_name);
+            Ok((Source::api(&client, &api), publisher))
+        }
+    }
+}
+
+fn serve(
+    settings: &Settings,
+    health: &Arc<Health>,
+    metrics: &Arc<Metrics>,
+    publisher: &Publisher,
+    wanted_checks: watch::Receiver<WantedChecks>,
+) -> JoinSet<anyhow::Result<()>> {
+    let (notes, mut said) = mpsc::unbounded_channel();
+    let mut servers = JoinSet::new();
+    let (hard, mode) = (settings.bind_hard_fail, settings.mode);
+    if let Some(address) = settings.healthz {
+        let (health, metrics, notes) = (Arc::clone(health), Arc::clone(metrics), notes.clone());
+        servers.spawn(async move { Ok(health::serve_health(address, hard, health, metrics, notes).await?) });
+    }
+    if let Some(address) = settings.metrics {
+        let (metrics, notes) = (Arc::clone(metrics), notes.clone());
+        servers.spawn(async move { Ok(health::serve_metrics(address, hard, mode, metrics, notes).await?) });
+    }
+    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+    servers.spawn(async move {
+        health::serve_checks(wanted_checks, health, metrics, notes).await;
+        Ok(())
+    });
+    let (publisher, node_name) = (publisher.clone(), settings.traffic.node_name.clone());
+    servers.spawn(async move {
+        while let Some(note) = said.recv().await {
+            outward::server_note(&publisher, &node_name, note);
+        }
+        Ok(())
+    });
+    servers
+}
+
+/// Takes everything of fairlead out of the kernel.
+///
+/// # Errors
+/// What could not be removed.
+pub fn cleanup() -> anyhow::Result<()> {
+    NftBackend::new().cleanup().context("removing the nft tables")?;
+    info!("nothing of fairlead is left in the kernel");
+    Ok(())
+}

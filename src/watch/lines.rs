@@ -1,0 +1,42 @@
+//! The lines of a watch.
+
+use std::{io, pin::Pin};
+
+use futures::{AsyncBufRead, AsyncBufReadExt};
+
+/// A line longer than this is no object: etcd takes 1.5 MB.
+const LONGEST: usize = 64 << 20;
+
+/// Reads line after line into one buffer.
+pub(super) struct Lines {
+    stream: Pin<Box<dyn AsyncBufRead + Send>>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    pub fn new(stream: impl AsyncBufRead + Send + 'static) -> Self {
+        Self { stream: Box::pin(stream), line: Vec::new() }
+    }
+
+    /// The next line, `None` at the end. A last line without an end was cut off and does not count.
+    pub async fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        loop {
+            let available = self.stream.fill_buf().await?;
+            if available.is_empty() {
+                return Ok(None);
+            }
+            let newline = available.iter().position(|&byte| byte == b'\n');
+            let used = newline.map_or(available.len(), |at| at + 1);
+            self.line.extend_from_slice(&available[..used]);
+            self.stream.as_mut().consume(used);
+            if newline.is_some() && self.line.trim_ascii().is_empty() {
+                self.line.clear();
+            } else if newline.is_some() {
+                return Ok(Some(&self.line));
+            } else if self.line.len() > LONGEST {
+                return Err(io::Error::other("a line of the watch does not end"));
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+
+use fairlead_plan::Protocol;
+
+use crate::probe::{block_on, connect, source};
+use crate::wire::{Answer, DATAGRAM, parse, request};
+use crate::{Options, Outcome, Place};
+
+/// One connection that stays open: a TCP connection, or a UDP socket that keeps its port.
+#[derive(Debug)]
+pub struct Conversation {
+    socket: Socket,
+    options: Options,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+}
+
+impl Conversation {
+    /// Opens it from a place. Nothing is said yet; for UDP nothing is sent.
+    ///
+    /// # Errors
+    /// If the connection cannot be made within the patience of the options.
+    pub fn open(from: &Place, protocol: Protocol, to: SocketAddr, options: &Options) -> io::Result<Self> {
+        let socket = from.run(|| match protocol {
+            Protocol::Tcp => block_on(open_tcp(to, options)).map(Socket::Tcp),
+            Protocol::Udp => open_udp(to, options).map(Socket::Udp),
+            Protocol::Sctp => Err(io::Error::new(io::ErrorKind::Unsupported, "the lab has no SCTP sockets")),
+        })?;
+        Ok(Self { socket, options: options.clone() })
+    }
+
+    /// Asks once more who is there. Works from any thread: the socket knows its namespace.
+    pub fn ask(&mut self) -> Outcome {
+        self.exchange().into()
+    }
+
+    fn exchange(&mut self) -> io::Result<Answer> {
+        let request = request(self.options.payload);
+        let answer = match &mut self.socket {
+            Socket::Tcp(stream) => {
+                stream.write_all(&request)?;
+                read_line(stream)
+            }
+            Socket::Udp(socket) => match socket.send(&request) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+                _ => receive(socket),
+            },
+        };
+        let answer = answer.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        })?;
+        parse(&answer, &request)
+    }
+}
+
+async fn open_tcp(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
+    let connected = tokio::time::timeout(options.patience, connect(to, options)).await;
+    let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.into_std()?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(options.patience))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn open_udp(to: SocketAddr, options: &Options) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(source(to, options))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(options.patience))?;
+    Ok(socket)
+}
+
+fn read_line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    while line.last() != Some(&b'\n') {
+        match stream.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => line.extend_from_slice(&chunk[..read]),
+        }
+    }
+    Ok(line)
+}
+
+fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    let mut answer = vec![0; DATAGRAM];
+    let length = socket.recv(&mut answer)?;
+    answer.truncate(length);
+    Ok(answer)
+}

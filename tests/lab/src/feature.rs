@@ -1,0 +1,126 @@
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::{env, fs, io, thread};
+
+use fairlead_kernel::netns;
+
+/// How the line begins that a skipped test prints; `cargo verify` counts these lines.
+pub const SKIPPED: &str = "skipped:";
+
+/// The environment variable that names, with commas between, the features that this machine must have.
+const REQUIRE: &str = "FAIRLEAD_REQUIRE";
+
+/// Something that a test needs and that a machine may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// Network namespaces, and the right to make them (root).
+    Namespaces,
+    /// nf_tables in the kernel, and the program `nft` to look at it with.
+    NfTables,
+    /// The program `conntrack`.
+    Conntrack,
+    /// xtables, either variant, and the program `iptables`.
+    Iptables,
+    /// ipset in the kernel, and its program.
+    Ipset,
+    /// IPVS in the kernel.
+    IpVs,
+    /// SCTP sockets.
+    Sctp,
+    /// VXLAN links.
+    Vxlan,
+    /// Dummy links.
+    Dummy,
+    /// The queueing discipline that loses and delays packets.
+    Netem,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Namespaces,
+        Self::NfTables,
+        Self::Conntrack,
+        Self::Iptables,
+        Self::Ipset,
+        Self::IpVs,
+        Self::Sctp,
+        Self::Vxlan,
+        Self::Dummy,
+        Self::Netem,
+    ];
+
+    /// Its name in `FAIRLEAD_REQUIRE`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::NfTables => "nf_tables",
+            Self::Conntrack => "conntrack",
+            Self::Iptables => "iptables",
+            Self::Ipset => "ipset",
+            Self::IpVs => "ip_vs",
+            Self::Sctp => "sctp",
+            Self::Vxlan => "vxlan",
+            Self::Dummy => "dummy",
+            Self::Netem => "netem",
+        }
+    }
+
+    /// Tries it out, in a namespace that vanishes afterwards. Loads a kernel module where that is how it gets there.
+    #[must_use]
+    pub fn is_here(self) -> bool {
+        match self {
+            Self::Namespaces => in_fresh_namespace(|| true),
+            Self::NfTables => in_fresh_namespace(|| succeeds("nft", "add table inet probe")),
+            Self::Conntrack => succeeds("conntrack", "--version"),
+            Self::Iptables => in_fresh_namespace(|| succeeds("iptables", "-t nat -S")),
+            Self::Ipset => in_fresh_namespace(|| succeeds("ipset", "create probe hash:ip")),
+            Self::IpVs => has_module("ip_vs", "/proc/net/ip_vs"),
+            Self::Sctp => has_module("sctp", "/proc/net/sctp"),
+            Self::Vxlan => {
+                in_fresh_namespace(|| succeeds("ip", "link add probe type vxlan id 1 dstport 8472 local 127.0.0.1"))
+            }
+            Self::Dummy => in_fresh_namespace(|| succeeds("ip", "link add probe type dummy")),
+            Self::Netem => in_fresh_namespace(|| succeeds("tc", "qdisc add dev lo root netem delay 1ms")),
+        }
+    }
+}
+
+/// Whether a test can run here. If not, one line that starts with [`SKIPPED`] says so, and the test must return.
+///
+/// # Panics
+/// If `FAIRLEAD_REQUIRE` lists a feature that is missing: where a machine is known to have something, its absence is a
+/// failure.
+#[must_use]
+pub fn needs(features: &[Feature]) -> bool {
+    let missing: Vec<_> = features.iter().filter(|feature| !feature.is_here()).map(|feature| feature.name()).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let required = env::var(REQUIRE).unwrap_or_default();
+    for name in &missing {
+        let demanded = required.split(',').any(|word| word.trim() == *name);
+        assert!(!demanded, "this machine must have {name} ({REQUIRE} lists it) and does not");
+    }
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test");
+    // Written directly, because the test harness hides what a passing test prints.
+    let _ = writeln!(io::stderr(), "{SKIPPED} {test}: this machine lacks {}", missing.join(", "));
+    false
+}
+
+fn in_fresh_namespace(attempt: impl FnOnce() -> bool + Send) -> bool {
+    thread::scope(|scope| scope.spawn(|| netns::unshare().is_ok() && attempt()).join().unwrap_or(false))
+}
+
+fn succeeds(program: &str, args: &str) -> bool {
+    let mut command = Command::new(program);
+    command.args(args.split(' ')).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Whether the kernel shows this file, if need be after loading the module.
+fn has_module(module: &str, file: &str) -> bool {
+    fs::exists(file).unwrap_or(false) || (succeeds("modprobe", module) && fs::exists(file).unwrap_or(false))
+}
