@@ -32,6 +32,7 @@ const SHIPPED: [(&str, &[&str]); 4] = [
             "socket2",
             "thiserror",
             "tokio",
+            "tower",
             "tracing",
             "tracing-subscriber",
         ],

@@ -1,11 +1,10 @@
-//! What is checked, in order: first what is quick, last what waits for a tool.
+//! What is checked, in order: first what is quick.
 
 use std::path::Path;
 
 use crate::run::{Outcome, run};
 use crate::sources;
 use crate::tally::Tally;
-use crate::tools::Deny;
 
 /// Crates that ship; each must build without what the others bring along.
 const SHIPPED: [&str; 4] = ["fairlead-plan", "fairlead-kernel", "fairlead-nft", "fairlead"];
@@ -31,8 +30,8 @@ impl Check {
     }
 }
 
-/// All of them.
-pub(crate) fn all(root: &Path, deny: Deny) -> Vec<Check> {
+/// All but the one that waits for a tool.
+pub(crate) fn all(root: &Path) -> Vec<Check> {
     let own = |work: fn(&Path) -> Outcome| {
         let root = root.to_path_buf();
         move || work(&root)
@@ -63,8 +62,6 @@ pub(crate) fn all(root: &Path, deny: Deny) -> Vec<Check> {
         let root = root.to_path_buf();
         move || tests(&root)
     }));
-    let root = root.to_path_buf();
-    checks.push(Check::new("licences, bans and sources (cargo-deny)", move || deny.check(&root)));
     checks
 }
 

@@ -39,11 +39,13 @@ fn main() -> ExitCode {
     }
     let mut report = Report::default();
     report.add("machine", machine::prepare());
-    let deny = tools::Deny::start(&root);
-    for check in checks::all(&root, deny) {
-        if words.is_empty() || words.iter().any(|word| check.name.contains(word.as_str())) {
-            report.run(check);
-        }
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let deny = wanted(tools::DENY).then(|| tools::Deny::start(&root));
+    for check in checks::all(&root).into_iter().filter(|check| wanted(&check.name)) {
+        report.run(check);
+    }
+    if let Some(deny) = deny {
+        report.add(tools::DENY, deny.check(&root));
     }
     report.finish(started)
 }
