@@ -43,7 +43,8 @@ impl Deny {
             },
         };
         let started = Instant::now();
-        let arguments = ["--locked", "--offline", "check", "--config", ".deny.toml", "bans", "licenses", "sources"];
+        let arguments =
+            ["--locked", "--offline", "--workspace", "--config", ".deny.toml", "check", "bans", "licenses", "sources"];
         let mut outcome = run(root, &program.to_string_lossy(), &arguments, &[]);
         outcome.took = started.elapsed();
         outcome.remark("advisories are not checked: their database is in no package registry")
