@@ -21,7 +21,7 @@ pub fn text(plan: &Plan) -> String {
         let ip = ip(family);
         // Declaring the table first lets the deletion succeed where there is none.
         let _ = writeln!(out, "table {ip} {TABLE}\ndelete table {ip} {TABLE}\ntable {ip} {TABLE} {{");
-        let elements = whole.sorted_elements(family, plan);
+        let elements = whole.sorted_elements(family, plan, &tables);
         for set in &whole.sets {
             self::set(&mut out, family, set, &elements);
         }
