@@ -23,7 +23,7 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    fn new(name: impl Into<String>, work: impl FnOnce() -> Outcome + 'static) -> Self {
+    pub(crate) fn new(name: impl Into<String>, work: impl FnOnce() -> Outcome + 'static) -> Self {
         Self { name: name.into(), work: Box::new(work) }
     }
 

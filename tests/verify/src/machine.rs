@@ -31,7 +31,7 @@ pub(crate) fn prepare() -> Outcome {
     if packages.is_empty() {
         return Outcome { good: true, took: started.elapsed(), ..Outcome::default() };
     }
-    say(&format!("installing the Debian packages that are missing: {}", packages.join(" ")));
+    say(&format!("\ninstalling the Debian packages that are missing: {}", packages.join(" ")));
     install(&packages, started)
 }
 

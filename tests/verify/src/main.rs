@@ -26,7 +26,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use checks::Check;
-use run::Outcome;
 use tally::Tally;
 
 fn main() -> ExitCode {
@@ -38,14 +37,14 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let mut report = Report::default();
-    report.add("machine", machine::prepare());
+    report.run(Check::new("machine", machine::prepare));
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let deny = wanted(tools::DENY).then(|| tools::Deny::start(&root));
     for check in checks::all(&root).into_iter().filter(|check| wanted(&check.name)) {
         report.run(check);
     }
     if let Some(deny) = deny {
-        report.add(tools::DENY, deny.check(&root));
+        report.run(Check::new(tools::DENY, move || deny.check(&root)));
     }
     report.finish(started)
 }
@@ -55,10 +54,15 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// One line to the terminal. A closed pipe is no reason to stop checking.
+/// One line to the terminal.
 pub(crate) fn say(line: &str) {
+    show(&format!("{line}\n"));
+}
+
+/// A closed pipe is no reason to stop checking.
+fn show(text: &str) {
     let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[derive(Default)]
@@ -70,19 +74,16 @@ struct Report {
 
 impl Report {
     fn run(&mut self, check: Check) {
-        let name = check.name.clone();
+        // Its name stands there while it runs.
+        show(&format!("{:.<44} ", check.name));
         let outcome = (check.work)();
-        self.add(&name, outcome);
-    }
-
-    fn add(&mut self, name: &str, outcome: Outcome) {
         let word = if outcome.good { "ok" } else { "FAILED" };
-        say(&format!("{name:.<44} {word:6} {:7.1} s{}", outcome.took.as_secs_f64(), outcome.remark));
+        say(&format!("{word:6} {:7.1} s{}", outcome.took.as_secs_f64(), outcome.remark));
         self.tally += outcome.tally;
         if outcome.good {
             self.passed += 1;
         } else {
-            self.failed.push((name.to_owned(), outcome.output));
+            self.failed.push((check.name, outcome.output));
         }
     }
 
