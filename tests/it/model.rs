@@ -1,6 +1,7 @@
 //! Random clusters, changed step by step. After each step the plan must answer every packet as the oracle does, and
 //! be what a world that was told everything at once comes to.
 
+mod domain;
 mod probes;
 mod steps;
 
@@ -33,8 +34,8 @@ proptest! {
 
     #[test]
     fn plans_answer_as_the_api_promises_whatever_happens(
-        configured in steps::configuration(),
-        history in prop::collection::vec(steps::step(), 1..LONGEST_HISTORY),
+        configured in domain::configuration(),
+        history in prop::collection::vec(domain::step(), 1..LONGEST_HISTORY),
     ) {
         follow(configured, &history);
     }
