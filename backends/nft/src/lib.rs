@@ -28,6 +28,7 @@ mod rules;
 mod sticky;
 mod structure;
 mod text;
+mod trace;
 mod type_of;
 mod whole;
 mod write;
@@ -49,6 +50,7 @@ use write::nfproto;
 
 pub use layout::TABLE;
 pub use text::text;
+pub use trace::{End, Fault, Path, Tracer, trace};
 
 /// How many elements one transaction of a cold start carries: 20 to 40 ms in which other users of nf_tables wait.
 const BATCH: usize = 8_000;

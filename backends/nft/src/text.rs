@@ -180,7 +180,8 @@ pub fn handle(number: u32) -> String {
     format!("{:x}:{:x}", number >> 16, number & 0xffff)
 }
 
-fn stmt(family: Family, stmt: &Stmt) -> String {
+/// A statement as it stands in a rule.
+pub fn stmt(family: Family, stmt: &Stmt) -> String {
     let ip = ip(family);
     match stmt {
         Stmt::InSet { key, set, negated } => {
