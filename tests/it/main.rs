@@ -4,6 +4,8 @@
 
 mod arrows;
 mod faults;
+mod laws;
+mod listing;
 mod model;
 mod oracle;
 mod packets;

@@ -1,7 +1,7 @@
 //! Faults: of the program, of the API server, of the input, and of others on the same node. Real packets tell.
 
+mod api;
 mod kill;
-mod listing;
 mod repair;
 mod restart;
 
@@ -111,7 +111,7 @@ fn until_answered_by(from: &Place, host: u8, pods: &[&str]) {
 
 /// Every element of a set or map of our table in a node, as `nft` prints it in JSON.
 fn elements(node: &Place, family: Family, set: &str) -> Value {
-    let table = crate::program::nft(node, &format!("-j list table {} fairlead", listing::ip(family)));
+    let table = crate::program::nft(node, &format!("-j list table {} fairlead", crate::listing::ip(family)));
     let table: Value = serde_json::from_str(&table).unwrap();
     let mut entries =
         table["nftables"].as_array().unwrap().iter().flat_map(|entry| entry.as_object().unwrap().values());

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use fairlead_plan::Family;
 
-use super::listing::{Listing, ip, listing};
 use super::{can_run, service, slice, until_answered_by};
+use crate::listing::{Listing, ip, listing};
 use crate::program::{Cluster, Program, eventually, nft};
 
 /// A repair that takes longer counts as none: the next change or the hourly comparison would have done it.

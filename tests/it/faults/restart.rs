@@ -6,10 +6,10 @@ use std::time::Duration;
 use fairlead_lab::probe;
 use fairlead_plan::Family;
 
-use super::listing::{Listing, listing};
 use super::{
     PROTOCOLS, answers, can_run, elements, frontend, frontends, service, slice, until_answered_by, without_failure,
 };
+use crate::listing::{Listing, listing};
 use crate::program::{Cluster, eventually, tables};
 
 /// Longer than the program needs to start and to make a mistake.
