@@ -100,9 +100,8 @@ impl Sweeper {
             let start = Instant::now();
             let mut stale: Vec<Flow> = Vec::new();
             kernel.udp_flows(number, &mut |flow| {
-                let (to, from) = ((flow.original.dst, flow.original.dport), (flow.reply.src, flow.reply.sport));
-                if claims.is_stale(to.into(), from.into()) {
-                    stale.push(flow.clone());
+                if claims.is_stale(flow) {
+                    stale.push(*flow);
                 }
             })?;
             let deleted = kernel.delete_all(&stale)?;

@@ -220,7 +220,7 @@ impl NftBackend {
             ("foreign chains", names(writes.old_chains.iter().collect())),
         ];
         for (what, which) in sentences.into_iter().filter(|(_, which)| !which.is_empty()) {
-            self.told(report, || format!("table {table}: {what}: {which}"));
+            self.told(report, || format!("{what} in {table}: {which}"));
         }
     }
 

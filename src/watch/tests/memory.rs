@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Content, Event, Kind, Source, server_of, settings};
+use super::{ApiSettings, Content, Event, Kind, Source, Timing, server_of, settings};
 use crate::object::Object;
 
 const SLICES: usize = 10_000;
@@ -51,7 +51,7 @@ async fn ten_thousand_slices_pass_through_in_little_memory() {
         std::fs::write("/proc/self/clear_refs", "5").expect("the own process");
         let before = resident();
         let began = Instant::now();
-        let settings = settings(&server);
+        let settings = ApiSettings { timing: Timing::default(), ..settings(&server) };
         let client = settings.client().await.expect("a client");
         let mut source = Source::api(&client, &settings);
         let mut endpoints = 0;

@@ -165,7 +165,7 @@ fn quick() -> Timing {
     Timing {
         retry_first: Duration::from_millis(20),
         retry_most: Duration::from_millis(200),
-        streamed_list: Duration::from_secs(2),
+        streamed_list: Duration::from_secs(20),
         absent_retry: Duration::from_millis(100),
         ..Timing::default()
     }
