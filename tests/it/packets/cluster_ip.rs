@@ -130,16 +130,16 @@ pub fn unanswered() -> Vec<Scenario> {
     let from_all = |scenario: Scenario, to: To, refused: bool| {
         ["a2", "a", "outside"].into_iter().fold(scenario, |scenario, place| {
             let check = from(place).to(to);
-            scenario.then(if refused { check.is_refused() } else { check.meets_silence() })
+            scenario.then(if refused { check.finds_refusal() } else { check.finds_silence() })
         })
     };
     vec![
         Scenario::new("the other protocol of a port that is TCP only is refused")
             .given(Objects::new().service(tcp_only()).slice(Slice::of("web").tcp("http", 8080).ready(&["a1"])))
             .then(from("a2").by(TCP).to(WEB).reaches(&["a1"]))
-            .then(from("a2").by(UDP).to(WEB).is_refused())
-            .then(from("a").by(UDP).to(WEB).is_refused())
-            .then(from("outside").by(UDP).to(WEB).is_refused()),
+            .then(from("a2").by(UDP).to(WEB).finds_refusal())
+            .then(from("a").by(UDP).to(WEB).finds_refusal())
+            .then(from("outside").by(UDP).to(WEB).finds_refusal()),
         from_all(
             Scenario::new("an unused port of a ClusterIP is refused").given(with_ready(web(), &["a1"])),
             To::Cluster(1, 81),
@@ -168,8 +168,8 @@ pub fn unanswered() -> Vec<Scenario> {
         ),
         Scenario::new("with internalTrafficPolicy Local silence turns into refusal when the last slice goes")
             .given(with_ready(web().internal_local(), &["b1"]))
-            .then(from("a2").to(WEB).meets_silence())
+            .then(from("a2").to(WEB).finds_silence())
             .given(Objects::new().service(web().internal_local()))
-            .then(from("a2").to(WEB).is_refused()),
+            .then(from("a2").to(WEB).finds_refusal()),
     ]
 }

@@ -36,17 +36,17 @@ fn external_ips() -> Vec<Scenario> {
         Scenario::new("external IPs that the cluster does not allow lead nowhere")
             .settings(|settings| settings.allow_external_ips = false)
             .given(with_ready(web().external_ip(1), BOTH_ENDPOINTS))
-            .then(from("outside").to(FIRST).is_ignored(Untouched::Silence))
-            .then(from("a2").to(FIRST).is_ignored(Untouched::Silence))
+            .then(from("outside").to(FIRST).finds_nobody(Untouched::Silence))
+            .then(from("a2").to(FIRST).finds_nobody(Untouched::Silence))
             .then(from("a2").to(To::Cluster(1, PORT)).reaches(BOTH_ENDPOINTS)),
         Scenario::new("an external IP without endpoints refuses")
             .given(with_ready(web().external_ip(1), &[]))
-            .then(from("outside").to(FIRST).is_refused())
-            .then(from("a2").to(FIRST).is_refused())
-            .then(from("a").to(FIRST).is_refused()),
+            .then(from("outside").to(FIRST).finds_refusal())
+            .then(from("a2").to(FIRST).finds_refusal())
+            .then(from("a").to(FIRST).finds_refusal()),
         Scenario::new("other ports of an external IP are left alone")
             .given(with_ready(web().external_ip(1), BOTH_ENDPOINTS))
-            .then(from("outside").to(To::External(1, 81)).is_ignored(Untouched::Silence)),
+            .then(from("outside").to(To::External(1, 81)).finds_nobody(Untouched::Silence)),
     ]
 }
 
@@ -64,19 +64,19 @@ fn balancers() -> Vec<Scenario> {
                 web().ingress(external_ip(1), Some("Proxy")).ingress(external_ip(2), Some("VIP")).load_balancer(3),
                 BOTH_ENDPOINTS,
             ))
-            .then(from("outside").to(FIRST).is_ignored(Untouched::Silence))
-            .then(from("a2").to(FIRST).is_ignored(Untouched::Silence))
+            .then(from("outside").to(FIRST).finds_nobody(Untouched::Silence))
+            .then(from("a2").to(FIRST).finds_nobody(Untouched::Silence))
             .then(from("outside").to(SECOND).reaches_masqueraded(BOTH_ENDPOINTS))
             .then(from("outside").to(To::External(3, PORT)).reaches_masqueraded(BOTH_ENDPOINTS)),
         both_ports(local_here, from("a2").to(FIRST).reaches(BOTH_ENDPOINTS)),
         Scenario::new("a load balancer address without endpoints refuses")
             .given(with_ready(web_behind_balancer(), &[]))
-            .then(from("outside").to(FIRST).is_refused())
-            .then(from("a2").to(FIRST).is_refused())
-            .then(from("a").to(FIRST).is_refused()),
+            .then(from("outside").to(FIRST).finds_refusal())
+            .then(from("a2").to(FIRST).finds_refusal())
+            .then(from("a").to(FIRST).finds_refusal()),
         Scenario::new("with policy Local and no endpoint here, the load balancer's clients meet silence")
             .given(with_ready(web_behind_balancer().external_local(), &["b1"]))
-            .then(from("outside").to(FIRST).meets_silence())
+            .then(from("outside").to(FIRST).finds_silence())
             .then(from("a2").to(FIRST).reaches(&["b1"]))
             .then(from("a").to(FIRST).reaches_masqueraded(&["b1"])),
         Scenario::new("a Service may have two load balancer addresses")
@@ -106,18 +106,18 @@ fn ranges() -> Vec<Scenario> {
         Scenario::new("source ranges let those in whom they name and nobody else")
             .given(allow(Range::of("outside")))
             .then(from("outside").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS))
-            .then(from("stranger").to(FIRST).meets_silence())
-            .then(from("a2").to(FIRST).meets_silence())
-            .then(from("a").to(FIRST).meets_silence())
+            .then(from("stranger").to(FIRST).finds_silence())
+            .then(from("a2").to(FIRST).finds_silence())
+            .then(from("a").to(FIRST).finds_silence())
             .then(from("stranger").to(To::Cluster(1, PORT)).reaches_masqueraded(BOTH_ENDPOINTS)),
         Scenario::new("source ranges that hold the node let the node in")
             .given(allow(Range::of("a")))
             .then(from("a").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS))
-            .then(from("outside").to(FIRST).meets_silence()),
+            .then(from("outside").to(FIRST).finds_silence()),
         Scenario::new("source ranges do not filter external IPs")
             .given(with_ready(web_behind_balancer().external_ip(2).allow(Range::of("outside")), BOTH_ENDPOINTS))
             .then(from("stranger").to(SECOND).reaches_masqueraded(BOTH_ENDPOINTS))
-            .then(from("stranger").to(FIRST).meets_silence()),
+            .then(from("stranger").to(FIRST).finds_silence()),
         Scenario::new("a node in the ranges that has the load balancer's address itself may use it as source")
             .vip_on_node(1)
             .given(allow(Range::of("a")))
@@ -125,18 +125,18 @@ fn ranges() -> Vec<Scenario> {
         Scenario::new("a node outside of the ranges that has the load balancer's address itself may not")
             .vip_on_node(1)
             .given(allow(Range::of("outside")))
-            .then(from("a").bound_to(external_ip(1)).to(FIRST).meets_silence())
+            .then(from("a").bound_to(external_ip(1)).to(FIRST).finds_silence())
             .then(from("outside").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS)),
         Scenario::new("a blocked client meets silence even where there is no endpoint")
             .given(with_ready(web_behind_balancer().allow(Range::of("outside")), &[]))
-            .then(from("stranger").to(FIRST).meets_silence())
-            .then(from("outside").to(FIRST).is_refused()),
+            .then(from("stranger").to(FIRST).finds_silence())
+            .then(from("outside").to(FIRST).finds_refusal()),
         Scenario::new("source ranges change while the Service stays")
             .given(allow(Range::of("outside")))
-            .then(from("stranger").to(FIRST).meets_silence())
+            .then(from("stranger").to(FIRST).finds_silence())
             .given(allow(Range::of("stranger")))
             .then(from("stranger").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS))
-            .then(from("outside").to(FIRST).meets_silence())
+            .then(from("outside").to(FIRST).finds_silence())
             .given(with_ready(web_behind_balancer(), BOTH_ENDPOINTS))
             .then(from("outside").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS)),
     ]
@@ -158,18 +158,18 @@ fn odd_ranges() -> Vec<Scenario> {
             .then(from("a2").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS)),
         Scenario::new("a source range that holds nobody shuts everybody out")
             .given(allow(&[Range::nets("198.51.100.7/32", "2001:db8:dead::7/128")]))
-            .then(from("outside").to(FIRST).meets_silence())
-            .then(from("a2").to(FIRST).meets_silence())
-            .then(from("a").to(FIRST).meets_silence()),
+            .then(from("outside").to(FIRST).finds_silence())
+            .then(from("a2").to(FIRST).finds_silence())
+            .then(from("a").to(FIRST).finds_silence()),
         Scenario::new("overlapping source ranges are one")
             .given(allow(&[Range::of("outside"), Range::nets("192.168.50.0/24", "fd00:50::/64"), Range::of("outside")]))
             .then(from("outside").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS))
             .then(from("stranger").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS))
-            .then(from("a2").to(FIRST).meets_silence()),
+            .then(from("a2").to(FIRST).finds_silence()),
         Scenario::new("source ranges may have spaces around")
             .given(allow(&[Range::of("outside").padded()]))
             .then(from("outside").to(FIRST).reaches_masqueraded(BOTH_ENDPOINTS))
-            .then(from("stranger").to(FIRST).meets_silence()),
+            .then(from("stranger").to(FIRST).finds_silence()),
     ]
 }
 

@@ -28,9 +28,9 @@ fn addresses() -> Vec<Scenario> {
             .then(from("b").to(ON_NODE).reaches_masqueraded(&["a1", "b1"])),
         Scenario::new("with primary, the node's other addresses have no node ports")
             .given(with_ready(web_on_nodes(), &["a1", "b1"]))
-            .then(from("outside").to(ON_SECOND).is_ignored(refused))
-            .then(from("a2").to(ON_SECOND).is_ignored(refused))
-            .then(from("a").to(ON_SECOND).is_ignored(refused)),
+            .then(from("outside").to(ON_SECOND).finds_nobody(refused))
+            .then(from("a2").to(ON_SECOND).finds_nobody(refused))
+            .then(from("a").to(ON_SECOND).finds_nobody(refused)),
         Scenario::new("prefixes that cover the second address give it node ports")
             .settings(|settings| {
                 let nets = ["192.168.50.0/24", "fd00:50::/64"].map(|net| net.parse().expect("a prefix"));
@@ -44,14 +44,14 @@ fn addresses() -> Vec<Scenario> {
             .given(with_ready(web_on_nodes(), &["a1", "b1"]))
             .then(from("outside").to(ON_SECOND).reaches_masqueraded(&["a1", "b1"]))
             .then(from("outside").to(ON_NODE).reaches_masqueraded(&["a1", "b1"]))
-            .then(from("a").to(To::Loopback(NODE_PORT)).is_ignored(refused)),
+            .then(from("a").to(To::Loopback(NODE_PORT)).finds_nobody(refused)),
         Scenario::new("loopback has no node ports")
             .given(with_ready(web_on_nodes(), &["a1", "b1"]))
-            .then(from("a").to(To::Loopback(NODE_PORT)).is_ignored(refused)),
+            .then(from("a").to(To::Loopback(NODE_PORT)).finds_nobody(refused)),
         Scenario::new("a node port of this node means nothing at another node's address")
             .given(with_ready(web_on_nodes(), &["a1", "b1"]))
-            .then(from("a2").to(To::Place("b", NODE_PORT)).is_ignored(refused))
-            .then(from("a").to(To::Place("b", NODE_PORT)).is_ignored(refused)),
+            .then(from("a2").to(To::Place("b", NODE_PORT)).finds_nobody(refused))
+            .then(from("a").to(To::Place("b", NODE_PORT)).finds_nobody(refused)),
     ]
 }
 
@@ -70,7 +70,7 @@ fn policy() -> Vec<Scenario> {
             "with externalTrafficPolicy Local and no endpoint here, clients meet silence and this node does not",
         )
         .given(with_ready(local(), &["b1"]))
-        .then(from("outside").to(ON_NODE).meets_silence())
+        .then(from("outside").to(ON_NODE).finds_silence())
         .then(from("a2").to(ON_NODE).reaches(&["b1"]))
         .then(from("a").to(ON_NODE).reaches_masqueraded(&["b1"]))
         .then(from("a2").to(To::Cluster(1, PORT)).reaches(&["b1"])),
@@ -88,17 +88,17 @@ fn policy() -> Vec<Scenario> {
             .then(from("outside").to(ON_NODE).reaches_masqueraded(&["a1", "b1"])),
         Scenario::new("a node port without endpoints refuses")
             .given(with_ready(web_on_nodes(), &[]))
-            .then(from("outside").to(ON_NODE).is_refused())
-            .then(from("a2").to(ON_NODE).is_refused())
-            .then(from("a").to(ON_NODE).is_refused()),
+            .then(from("outside").to(ON_NODE).finds_refusal())
+            .then(from("a2").to(ON_NODE).finds_refusal())
+            .then(from("a").to(ON_NODE).finds_refusal()),
         Scenario::new("internalTrafficPolicy Local leaves node ports alone")
             .given(with_ready(web_on_nodes().internal_local(), &["b1"]))
             .then(from("outside").to(ON_NODE).reaches_masqueraded(&["b1"]))
-            .then(from("a2").to(To::Cluster(1, PORT)).meets_silence()),
+            .then(from("a2").to(To::Cluster(1, PORT)).finds_silence()),
         Scenario::new("source ranges of a load balancer do not filter its node port")
             .given(with_ready(web_behind_balancer().allow(Range::of("stranger")), &["a1", "b1"]))
             .then(from("outside").to(ON_NODE).reaches_masqueraded(&["a1", "b1"]))
-            .then(from("outside").to(To::External(1, PORT)).meets_silence()),
+            .then(from("outside").to(To::External(1, PORT)).finds_silence()),
     ]
 }
 
@@ -126,9 +126,9 @@ fn ports() -> Vec<Scenario> {
                     .port(Port::udp(PORT).named("quic").node_port(30_081)),
                 &["a1", "b1"],
             ))
-            .then(from("outside").to(ON_NODE).is_ignored(Untouched::Refused))
+            .then(from("outside").to(ON_NODE).finds_nobody(Untouched::Refused))
             .then(from("outside").to(To::Place("a", 30_081)).reaches_masqueraded(&["a1", "b1"]))
             .given(with_ready(web(), &["a1", "b1"]))
-            .then(from("outside").to(To::Place("a", 30_081)).is_ignored(Untouched::Refused)),
+            .then(from("outside").to(To::Place("a", 30_081)).finds_nobody(Untouched::Refused)),
     ]
 }

@@ -105,9 +105,9 @@ fn what_was_deleted_while_the_program_was_away_is_gone_when_it_is_back() {
         let scenario = Scenario::new("after the absence")
             .given(moved)
             .then(from("a2").to(To::Cluster(2, PORT)).reaches(&["b1"]))
-            .then(from("a2").to(WEB).meets_silence())
-            .then(from("outside").to(To::External(1, PORT)).is_ignored(super::scenario::Untouched::Silence))
-            .then(from("outside").to(To::Place("a", NODE_PORT)).is_ignored(super::scenario::Untouched::Refused));
+            .then(from("a2").to(WEB).finds_silence())
+            .then(from("outside").to(To::External(1, PORT)).finds_nobody(super::scenario::Untouched::Silence))
+            .then(from("outside").to(To::Place("a", NODE_PORT)).finds_nobody(super::scenario::Untouched::Refused));
         let wrong = observe::run(&scenario, &mut stage);
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
@@ -120,8 +120,8 @@ fn rules_that_somebody_flushed_or_deleted_are_made_again() {
             .given(with_ready(web_behind_balancer(), &["a1", "b1"]))
             .then(from("a2").to(WEB).reaches(&["a1", "b1"]))
             .then(from("outside").to(To::Place("a", NODE_PORT)).reaches_masqueraded(&["a1", "b1"]))
-            .then(from("a2").to(To::Cluster(1, 81)).is_refused())
-            .then(from("a2").to(To::Cluster(77, PORT)).meets_silence())
+            .then(from("a2").to(To::Cluster(1, 81)).finds_refusal())
+            .then(from("a2").to(To::Cluster(77, PORT)).finds_silence())
     };
     for family in Family::BOTH {
         let Some(mut stage) = super::stage(family) else { return };

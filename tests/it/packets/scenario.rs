@@ -230,17 +230,18 @@ impl Check {
         self
     }
 
-    pub fn is_refused(mut self) -> Self {
+    pub fn finds_refusal(mut self) -> Self {
         self.expect = Expect::Refused;
         self
     }
 
-    pub fn meets_silence(mut self) -> Self {
+    pub fn finds_silence(mut self) -> Self {
         self.expect = Expect::Silence;
         self
     }
 
-    pub fn is_ignored(mut self, untouched: Untouched) -> Self {
+    /// fairlead leaves the packets alone, and so the kernel does this.
+    pub fn finds_nobody(mut self, untouched: Untouched) -> Self {
         self.expect = Expect::Ignored(untouched);
         self
     }

@@ -52,12 +52,12 @@ fn networks() -> Vec<Scenario> {
         Scenario::new("a new service network is used and guarded as soon as it is there, and let go")
             .given(objects())
             .then(from("a2").to(there).reaches(&["a1", "b1"]))
-            .then(from("a2").to(nobody).is_ignored(Untouched::Silence))
+            .then(from("a2").to(nobody).finds_nobody(Untouched::Silence))
             .given(objects().more(service_cidr("more", &MORE_SERVICES)))
             .then(from("a2").to(there).reaches(&["a1", "b1"]))
-            .then(from("a2").to(nobody).meets_silence())
+            .then(from("a2").to(nobody).finds_silence())
             .given(objects())
-            .then(from("a2").to(nobody).is_ignored(Untouched::Silence)),
+            .then(from("a2").to(nobody).finds_nobody(Untouched::Silence)),
     ]
 }
 
@@ -77,5 +77,5 @@ fn sctp() -> Scenario {
         .then(by_sctp("a2").to(To::Cluster(1, PORT)).reaches(&["a1", "b1"]))
         .then(by_sctp("outside").to(To::Place("a", NODE_PORT)).reaches_masqueraded(&["a1", "b1"]))
         .then(by_sctp("outside").to(To::External(1, PORT)).reaches_masqueraded(&["a1", "b1"]))
-        .then(by_sctp("a2").to(To::Cluster(1, 81)).is_refused())
+        .then(by_sctp("a2").to(To::Cluster(1, 81)).finds_refusal())
 }
