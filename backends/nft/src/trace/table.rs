@@ -40,8 +40,9 @@ pub struct Contents {
 impl Table {
     /// What a plan becomes in one family.
     pub fn new(family: Family, plan: &Plan) -> Result<Self, Fault> {
-        let whole = Whole::new(family, plan, &mut Tables::default());
-        let elements = whole.sorted_elements(family, plan);
+        let mut tables = Tables::default();
+        let whole = Whole::new(family, plan, &mut tables);
+        let elements = whole.sorted_elements(family, plan, &tables);
         let mut table = Self { family, chains: BTreeMap::new(), sets: BTreeMap::new(), hooks: BTreeMap::new() };
         for set in whole.sets {
             let name = Name::clone(&set.name);
