@@ -42,7 +42,7 @@ fn plan(lab: &Lab, objects: &[Value]) -> Plan {
     let cidrs = format!("--cluster-cidr={}", fairlead_lab::POD_NETS.join(","));
     let words = ["fairlead", "render", "--hostname-override=a", &cidrs, "-f", file.to_str().unwrap()];
     let Ok(Command::Render(settings)) = config::parse(words, Host::read()) else { panic!("render is a command") };
-    let mut world = World::new(settings.traffic);
+    let mut world = World::new(settings.traffic.clone());
     for object in read_files(&settings.files, &NodeScope::Own(settings.traffic.node_name.clone())).unwrap() {
         world.apply(Event::Apply(Box::new(object)));
     }
