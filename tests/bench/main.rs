@@ -8,6 +8,7 @@
 //!   bench, HTTP and decoding included.
 //!
 //! `cargo bench -- 1000 10000` chooses the numbers of services; `--quick` does less.
+#![expect(clippy::disallowed_methods, reason = "the bench starts the real program")]
 
 mod cluster;
 mod measure;

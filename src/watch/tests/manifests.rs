@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "manifests of a test are files")]
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -1,11 +1,11 @@
 //! The sources against a real directory and a real HTTP server.
+#![expect(clippy::disallowed_methods, reason = "manifests and kubeconfigs of a test are files")]
 
 mod api_faults;
 mod api_lists;
 mod credentials;
 mod events;
 mod manifests;
-mod memory;
 
 use std::{
     collections::BTreeMap,
