@@ -22,9 +22,14 @@ mod diff;
 mod element;
 mod encode;
 mod flat;
+#[cfg(test)]
+mod law;
 mod layout;
 mod render;
 mod rules;
+#[cfg(test)]
+#[path = "../tests/sample/mod.rs"]
+mod sample;
 mod sticky;
 mod structure;
 mod text;
