@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fairlead_plan::{Family, Plan};
+use fairlead_plan::{Family, Plan, Protocol};
 use proptest::prelude::*;
 
 use crate::NftBackend;
@@ -158,6 +158,20 @@ fn every_service_alone_comes_and_goes_without_a_trace() {
         one.services.insert(service.clone());
         follow(&[empty.clone(), one.clone(), all.clone(), one, empty.clone()]);
     }
+}
+
+#[test]
+fn a_chain_for_a_rare_pool_size_passes_from_one_service_to_another() {
+    let with = |first: u16, second: u16| {
+        let services = Family::BOTH.into_iter().flat_map(|family| {
+            [("first", 1, first), ("second", 2, second)].map(|(name, ip, count)| {
+                let endpoints = (1..=count).map(|number| sample::endpoint(family, number, false)).collect();
+                sample::service(family, name, ip, Protocol::Tcp, endpoints)
+            })
+        });
+        Plan { node: sample::everything().node, services: services.collect() }
+    };
+    follow(&[with(40, 2), with(2, 40), with(40, 40), with(40, 3), with(3, 40), with(0, 0)]);
 }
 
 proptest! {

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! One service change: [`diff::Tables::change`] renders the old and the new service ([`render`]), subtracts, and
-//! [`write`] makes one netlink transaction of it.
+//! [`write`] makes one netlink transaction of it. [`Tracer`] follows a packet through rules and elements without a kernel.
 #![forbid(unsafe_code)]
 
 mod adopt;
@@ -22,6 +22,7 @@ mod diff;
 mod element;
 mod encode;
 mod flat;
+mod json;
 #[cfg(test)]
 mod law;
 mod layout;
@@ -53,6 +54,7 @@ use rules::Name;
 use whole::Whole;
 use write::nfproto;
 
+pub use json::json;
 pub use layout::TABLE;
 pub use text::text;
 pub use trace::{End, Fault, Path, Tracer, trace};
