@@ -26,6 +26,7 @@ mod json;
 #[cfg(test)]
 mod law;
 mod layout;
+mod moves;
 mod render;
 mod rules;
 #[cfg(test)]
@@ -143,10 +144,11 @@ impl NftBackend {
                 self.node(family, was, now, &mut writes[family as usize]);
             }
         }
-        for Change { was, now } in was.services.changes(&now.services) {
+        let (changes, together) = moves::together(was.services.changes(&now.services));
+        for (Change { was, now }, number) in changes.into_iter().zip(1..) {
             self.tables.change(was.map(Arc::as_ref), now.map(Arc::as_ref), &mut writes);
             report.warnings.extend(now.and_then(|service| too_many(service)));
-            if writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
+            if number >= together && writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
                 self.commit(&mut writes, report)?;
             }
         }

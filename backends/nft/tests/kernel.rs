@@ -128,6 +128,33 @@ fn journey() -> Vec<Plan> {
     plans
 }
 
+/// More changes than one transaction carries, and every service takes the address of its neighbour.
+#[test]
+fn addresses_pass_from_service_to_service_across_transactions() {
+    const COUNT: u16 = 2_000;
+    let plan = |shift: u16, endpoints: u16| {
+        let services = Family::BOTH.into_iter().flat_map(move |family| {
+            (0..COUNT).map(move |number| {
+                let endpoint = sample::endpoint(family, 1 + number % endpoints, false);
+                let ip = 1 + (number + shift) % COUNT;
+                sample::service(family, &format!("service-{number}"), ip, Protocol::Tcp, vec![endpoint])
+            })
+        });
+        Plan { node: Arc::new(sample::node()), services: services.collect() }
+    };
+    // Neighbours with the same endpoint mean the same by an address, others do not.
+    for endpoints in [1, 200] {
+        alone(|| {
+            let (was, now) = (plan(0, endpoints), plan(1, endpoints));
+            let mut backend = NftBackend::new();
+            backend.sync(None, &was).expect("the kernel takes it");
+            backend.sync(Some(&was), &now).expect("the kernel takes it");
+            let again = NftBackend::new().sync(None, &now).expect("the kernel takes it");
+            assert_eq!(again.writes, 0, "{again:?}");
+        });
+    }
+}
+
 #[test]
 fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
     alone(|| {
