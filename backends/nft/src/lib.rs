@@ -14,7 +14,7 @@
 //! ```
 //!
 //! One service change: [`diff::Tables::change`] renders the old and the new service ([`render`]), subtracts, and
-//! [`write`] makes one netlink transaction of it.
+//! [`write`] makes one netlink transaction of it. [`Tracer`] follows a packet through rules and elements without a kernel.
 #![forbid(unsafe_code)]
 
 mod adopt;
@@ -22,9 +22,16 @@ mod diff;
 mod element;
 mod encode;
 mod flat;
+mod json;
+#[cfg(test)]
+mod law;
 mod layout;
+mod moves;
 mod render;
 mod rules;
+#[cfg(test)]
+#[path = "../tests/sample/mod.rs"]
+mod sample;
 mod sticky;
 mod structure;
 mod text;
@@ -48,6 +55,7 @@ use rules::Name;
 use whole::Whole;
 use write::nfproto;
 
+pub use json::json;
 pub use layout::TABLE;
 pub use text::text;
 pub use trace::{End, Fault, Path, Tracer, trace};
@@ -136,10 +144,11 @@ impl NftBackend {
                 self.node(family, was, now, &mut writes[family as usize]);
             }
         }
-        for Change { was, now } in was.services.changes(&now.services) {
+        let (changes, together) = moves::together(was.services.changes(&now.services));
+        for (Change { was, now }, number) in changes.into_iter().zip(1..) {
             self.tables.change(was.map(Arc::as_ref), now.map(Arc::as_ref), &mut writes);
             report.warnings.extend(now.and_then(|service| too_many(service)));
-            if writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
+            if number >= together && writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
                 self.commit(&mut writes, report)?;
             }
         }
