@@ -17,6 +17,8 @@ use crate::{ask, interrupt, manifests};
 
 /// The port of Kubernetes' API server.
 const API_PORT: u16 = 6443;
+/// How the names of our folders begin; the process id follows.
+pub(crate) const FOLDER: &str = "fairlead-demo-";
 /// The machine in whose namespace the API server listens.
 const CONTROL: &str = "control";
 /// A client from which nothing is allowed that has to be allowed.
@@ -66,11 +68,7 @@ impl Cluster {
     /// Starts fairlead and applies the manifests.
     pub(crate) fn start(&mut self, screen: &Screen) -> Result<()> {
         interrupt::check()?;
-        let mut objects = self.lab.cluster_manifests();
-        let cluster_objects = objects.len();
-        for object in objects.drain(..) {
-            self.api.apply(object)?;
-        }
+        self.lab.cluster_manifests().into_iter().try_for_each(|object| self.api.apply(object).map(drop))?;
         screen.doing("starting fairlead");
         let mut words = Vec::new();
         for node in self.lab.nodes() {
@@ -89,17 +87,17 @@ impl Cluster {
         screen.step("fairlead", &words.join("; "));
         let all = manifests::all(&self.lab);
         let services = all.iter().filter(|object| object["kind"] == "Service").count();
-        let slices = all.len() - services;
+        let (slices, nodes) = (all.len() - services, self.agents.len());
         let pod = self.lab.place("a2").clone();
-        let stream = manifests::cluster(manifests::MOVING, manifests::PORT, Family::V6);
+        let last = manifests::cluster(manifests::MOVING, manifests::PORT, Family::V6);
         let api = &self.api;
         let apply = move || all.into_iter().try_for_each(|object| api.apply(object).map(drop));
-        let took = ask::until(&pod, stream, apply, |answer| answer.is_ok()).context("no Service is answered")?;
+        let took = ask::until(&pod, last, apply, |answer| answer.is_ok()).context("no Service is answered")?;
         screen.step(
             "Manifests",
             &format!(
-                "{services} Services, {slices} EndpointSlices, {cluster_objects} Nodes and ServiceCIDRs; \
-                 pods connect {} after the first one",
+                "{nodes} Nodes, 1 ServiceCIDR, then {services} Services with {slices} EndpointSlices; \
+                 the last one is reached {} after the first was applied",
                 time(took)
             ),
         );
@@ -190,7 +188,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn make() -> Result<Self> {
-        let path = env::temp_dir().join(format!("fairlead-demo-{}", process::id()));
+        let path = env::temp_dir().join(format!("{FOLDER}{}", process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }

@@ -9,23 +9,22 @@ use crate::screen::Screen;
 /// A column: its head, and what stands in it.
 type Column = (&'static str, fn(&Metrics) -> String);
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 6] = [
     ("rules", |metrics| families(metrics, "fairlead_rules")),
     ("elements", |metrics| families(metrics, "fairlead_elements")),
     ("service ports", |metrics| families(metrics, "fairlead_service_ports")),
     ("endpoints", |metrics| families(metrics, "fairlead_endpoints")),
-    ("transactions", |metrics| metrics.sum("fairlead_transactions_total", "").to_string()),
-    ("event to kernel", |metrics| {
-        let count = metrics.sum("fairlead_event_to_kernel_seconds_count", "");
-        let mean = metrics.sum("fairlead_event_to_kernel_seconds_sum", "") / count.max(1.0);
-        format!("{:.2} ms, mean of {count}", mean * 1e3)
-    }),
-    ("memory", |metrics| format!("{:.1} MB", metrics.sum("process_resident_memory_bytes", "") / 1e6)),
+    ("memory", |metrics| megabytes(metrics, "process_resident_memory_bytes")),
+    ("at most", |metrics| megabytes(metrics, "process_resident_memory_peak_bytes")),
 ];
 
 /// IPv4 and IPv6.
 fn families(metrics: &Metrics, name: &str) -> String {
     format!("{} + {}", metrics.sum(name, "IPv4"), metrics.sum(name, "IPv6"))
+}
+
+fn megabytes(metrics: &Metrics, name: &str) -> String {
+    format!("{:.1} MB", metrics.sum(name, "") / 1e6)
 }
 
 /// A line for each node.

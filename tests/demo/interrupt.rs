@@ -23,7 +23,7 @@ pub(crate) fn listen() -> Result<()> {
                 let each = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
                 futures::future::select_all(each).await;
                 if !REQUESTED.swap(true, Ordering::Relaxed) {
-                    eprintln!("\ninterrupted: this step ends, then everything is cleaned up");
+                    eprintln!("\ninterrupted; everything will be cleaned up");
                 }
             }
         });

@@ -9,7 +9,7 @@ use crate::screen::Screen;
 /// Between two columns.
 const GAP: &str = "  ";
 /// The width of one family's part of a line.
-const HALF: usize = 46;
+const HALF: usize = 51;
 
 /// What one family saw.
 #[derive(Debug, Clone)]
@@ -91,16 +91,26 @@ impl<'a> Ledger<'a> {
         screen.clear();
         let from = screen.dim(&format!("from {}; expected: {}", row.from, row.expected));
         screen.line(&format!("{} {}  {from}", self.mark(row.good()), screen.bold(what)));
-        let [v4, v6] = &row.seen;
-        for index in 0..v4.lines.len().max(v6.lines.len()) {
-            let part = |cell: &Cell, family: Family| {
-                let label = if index == 0 { family.label() } else { "" };
-                let text = cell.lines.get(index).map_or("", String::as_str);
-                let padded = format!("{text:<HALF$}");
-                let painted = if cell.good { padded } else { screen.bad(&padded) };
-                format!("{}{GAP}{painted}", screen.accent(&format!("{label:<4}")))
+        let halves = Family::BOTH.map(|family| half(&row.seen[family as usize], family));
+        let narrow = halves.iter().flatten().all(|line| line.chars().count() <= HALF);
+        let painted = |half: &[String], cell: &Cell, width: usize| -> Vec<String> {
+            let paint = |line: &String| {
+                let line = format!("{line:<width$}");
+                if cell.good { line } else { screen.bad(&line) }
             };
-            screen.line(format!("    {}{GAP}{}", part(v4, Family::V4), part(v6, Family::V6)).trim_end());
+            half.iter().map(paint).collect()
+        };
+        let [v4, v6] = &row.seen;
+        if narrow {
+            let (left, right) = (painted(&halves[0], v4, HALF), painted(&halves[1], v6, 0));
+            for index in 0..left.len().max(right.len()) {
+                let part = |half: &[String]| half.get(index).cloned();
+                let left = part(&left).unwrap_or_else(|| " ".repeat(HALF));
+                screen.line(format!("    {left}{GAP}{}", part(&right).unwrap_or_default()).trim_end());
+            }
+        } else {
+            let lines = [painted(&halves[0], v4, 0), painted(&halves[1], v6, 0)].concat();
+            lines.iter().for_each(|line| screen.line(&format!("    {line}")));
         }
         if let Some(remark) = &row.remark {
             screen.line(&format!("    {}", screen.dim(remark)));
@@ -144,6 +154,12 @@ impl<'a> Ledger<'a> {
         self.screen.line(&format!("\n{text}\n"));
         wrong == 0
     }
+}
+
+/// The lines of one family, its name in front of the first.
+fn half(cell: &Cell, family: Family) -> Vec<String> {
+    let label = |index: usize| if index == 0 { family.label() } else { "" };
+    cell.lines.iter().enumerate().map(|(index, line)| format!("{:<4}{GAP}{line}", label(index))).collect()
 }
 
 fn columns<'a>(what: &'a str, row: &'a Row) -> [&'a str; 5] {

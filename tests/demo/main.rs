@@ -6,6 +6,7 @@
 //!   manifests   the Services that are applied, and where they lead
 //!   reach       what a standing cluster does with connections, as a list of checks
 //!   change      what happens when something changes, breaks or dies, as a list of events
+//!   leftovers   what an earlier run that was killed has left behind
 //!   holdings    what the kernel holds at the end
 //!   ledger      what was seen, as lines while it goes on and as a table at the end
 //! ```
@@ -21,6 +22,7 @@ mod change;
 mod cluster;
 mod holdings;
 mod interrupt;
+mod leftovers;
 mod ledger;
 mod machine;
 mod manifests;
@@ -34,6 +36,12 @@ use clap::Parser;
 use cluster::Cluster;
 use ledger::Ledger;
 use screen::Screen;
+
+const INTRODUCTION: &str = "\
+A small cluster is built out of network namespaces on this machine. On each of its two nodes runs the real program: it
+reads Services and EndpointSlices from an API server and tells the kernel (nf_tables) what to do with connections. Then
+real connections are opened, over IPv4 and over IPv6, and things are changed and broken while they go on.
+";
 
 /// Builds a small Kubernetes cluster network out of namespaces on this machine, runs fairlead on it, sends real
 /// connections and shows what happens. Needs root; removes everything at the end.
@@ -70,6 +78,8 @@ fn main() -> ExitCode {
 /// Everything, in order. Whether all was as expected.
 fn demonstrate(arguments: &Arguments, screen: &Screen) -> anyhow::Result<bool> {
     screen.title("fairlead: the traffic of Kubernetes Services, carried by one small program on each node");
+    screen.line(INTRODUCTION);
+    leftovers::remove()?;
     let binary = machine::prepare(screen)?;
     let started = Instant::now();
     let mut cluster = Cluster::build(binary, screen)?;

@@ -74,8 +74,8 @@ pub(crate) fn all(lab: &Lab) -> Vec<Value> {
         (tcp("login", LOGIN).sticky(STICKY_SECONDS), Protocol::Tcp, &THREE),
         (with_node_port("edge", EDGE, EDGE_NODE_PORT).external_local(), Protocol::Tcp, &[BEFORE]),
         (tcp("empty", EMPTY), Protocol::Tcp, &[]),
-        (tcp("moving", MOVING), Protocol::Tcp, &[BEFORE]),
         (udp("stream", STREAM), Protocol::Udp, &[BEFORE]),
+        (tcp("moving", MOVING), Protocol::Tcp, &[BEFORE]),
     ];
     let mut manifests = Vec::new();
     for (service, protocol, pods) in services {

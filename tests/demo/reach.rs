@@ -1,6 +1,6 @@
 //! What a standing cluster does with connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use anyhow::Result;
@@ -54,47 +54,47 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         what: "ClusterIP, 300 connections",
         from: "a2",
-        expected: "all three, evenly",
+        expected: "three pods, evenly",
         to: |_, family| cluster(WEB, PORT, family),
         verdict: Verdict::Spread,
     },
     Check {
         what: "ClusterIP from a node itself",
         from: "a",
-        expected: "all three",
+        expected: "all three pods",
         to: |_, family| cluster(WEB, PORT, family),
         verdict: Verdict::Answered(Protocol::Tcp, &THREE),
     },
     Check {
-        what: "ClusterIP over UDP, from the other node's pod",
+        what: "ClusterIP over UDP, from the other node",
         from: "b2",
-        expected: "both",
+        expected: "both pods",
         to: |_, family| cluster(DNS, UDP_PORT, family),
         verdict: Verdict::Answered(Protocol::Udp, &TWO),
     },
     Check {
         what: "NodePort on node a",
         from: "outside",
-        expected: "all three",
+        expected: "all three pods",
         to: |cluster, family| SocketAddr::new(cluster.lab.node("a").addr(family), WEB_NODE_PORT),
         verdict: Verdict::Answered(Protocol::Tcp, &THREE),
     },
     Check {
         what: "NodePort on node b",
         from: "outside",
-        expected: "all three",
+        expected: "all three pods",
         to: |cluster, family| SocketAddr::new(cluster.lab.node("b").addr(family), WEB_NODE_PORT),
         verdict: Verdict::Answered(Protocol::Tcp, &THREE),
     },
     Check {
-        what: "LoadBalancer, from an allowed source range",
+        what: "LoadBalancer, allowed source",
         from: "outside",
-        expected: "both",
+        expected: "both pods",
         to: |_, family| shop(family),
         verdict: Verdict::Answered(Protocol::Tcp, &TWO),
     },
     Check {
-        what: "LoadBalancer, from anywhere else",
+        what: "LoadBalancer, other source",
         from: STRANGER,
         expected: "silence",
         to: |_, family| shop(family),
@@ -103,7 +103,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         what: "Endpoint that meets itself (hairpin)",
         from: "a1",
-        expected: "itself, via its node",
+        expected: "itself, via node a",
         to: |_, family| cluster(SOLO, PORT, family),
         verdict: Verdict::Sees("a1", "a"),
     },
@@ -115,14 +115,14 @@ pub(crate) const CHECKS: &[Check] = &[
         verdict: Verdict::Sticks,
     },
     Check {
-        what: "externalTrafficPolicy Local, node with a pod",
+        what: "externalTrafficPolicy Local, pod there",
         from: "outside",
         expected: "client's own source",
         to: |cluster, family| SocketAddr::new(cluster.lab.node("a").addr(family), EDGE_NODE_PORT),
         verdict: Verdict::Sees("a1", "outside"),
     },
     Check {
-        what: "externalTrafficPolicy Local, node without",
+        what: "externalTrafficPolicy Local, no pod there",
         from: "outside",
         expected: "silence",
         to: |cluster, family| SocketAddr::new(cluster.lab.node("b").addr(family), EDGE_NODE_PORT),
@@ -166,9 +166,9 @@ impl Check {
                 let seen = probe_set(from, protocol, to, &Options::default());
                 let all = seen.endpoints().into_iter().eq(endpoints.iter().copied());
                 let good = all && seen.refused == 0 && seen.silence == 0 && seen.failed.is_empty();
-                let sources: Vec<_> = seen.sources().into_iter().map(|source| cluster.whose(source)).collect();
+                let sources: BTreeSet<_> = seen.sources().into_iter().map(|source| cluster.whose(source)).collect();
                 let text = words(&seen);
-                let line = format!("{to}: {text}, who see {}", sources.join(" and "));
+                let line = format!("{to}: {text} see {}", Vec::from_iter(sources).join(" and "));
                 Cell::new(good, text).line(line)
             }
             Verdict::Sticks => {
@@ -212,7 +212,9 @@ fn spread(to: SocketAddr, counts: &BTreeMap<String, usize>) -> Cell {
     let good = counts.len() == THREE.len() && THREE.iter().all(near);
     let full = counts.values().copied().max().unwrap_or_default();
     let bars = counts.iter().map(|(name, count)| format!("{name} {} {count}", bar(*count, full)));
-    Cell::new(good, list(counts)).lines([to.to_string()].into_iter().chain(bars).collect())
+    let shares: Vec<_> = counts.values().map(usize::to_string).collect();
+    let seen = if good { shares.join(" + ") } else { list(counts) };
+    Cell::new(good, seen).lines([to.to_string()].into_iter().chain(bars).collect())
 }
 
 /// `a1 98, b1 101`

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 /// How wide a chapter's line is.
-const WIDTH: usize = 100;
+const WIDTH: usize = 110;
 
 /// Standard output.
 #[derive(Debug)]
