@@ -57,22 +57,29 @@ struct Sweeper {
 impl Sweeper {
     fn run(mut self, orders: &Receiver<Plan>) {
         let mut wanted: Option<Plan> = None;
+        let mut due = false;
         let mut pause = REGULARLY;
         loop {
             match orders.recv_timeout(pause) {
-                Ok(plan) => wanted = Some(orders.try_iter().last().unwrap_or(plan)),
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(plan) => {
+                    for plan in std::iter::once(plan).chain(orders.try_iter()) {
+                        // Step by step: flows made while an endpoint was there for one plan only must be found too.
+                        let before = wanted.as_ref().or(self.last.as_ref());
+                        due |= before.is_none_or(|before| conntrack::needed(before, &plan));
+                        wanted = Some(plan);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => due = true,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            let Some(now) = wanted.clone().or_else(|| self.last.clone()) else { continue };
-            let fresh = wanted.is_some();
-            if fresh && self.last.as_ref().is_some_and(|last| !conntrack::needed(last, &now)) {
-                self.last = wanted.take();
+            if !due {
+                self.last = wanted.take().or_else(|| self.last.take());
                 continue;
             }
+            let Some(now) = wanted.clone().or_else(|| self.last.clone()) else { continue };
             match self.sweep(&now) {
                 Ok(()) => {
-                    wanted = None;
+                    (wanted, due) = (None, false);
                     self.last = Some(now);
                     pause = REGULARLY;
                 }
@@ -93,9 +100,8 @@ impl Sweeper {
             let start = Instant::now();
             let mut stale: Vec<Flow> = Vec::new();
             kernel.udp_flows(number, &mut |flow| {
-                let (to, from) = ((flow.original.dst, flow.original.dport), (flow.reply.src, flow.reply.sport));
-                if claims.is_stale(to.into(), from.into()) {
-                    stale.push(flow.clone());
+                if claims.is_stale(flow) {
+                    stale.push(*flow);
                 }
             })?;
             let deleted = kernel.delete_all(&stale)?;

@@ -20,7 +20,7 @@ use process::Process;
 
 /// The label values of a metric without labels.
 const PLAIN: &[&str] = &[];
-/// What can be repaired, as the value of the label `what`: the first of these that the sentence of a report names.
+/// What can be repaired, as the value of the label `what`: whichever the sentence of a report names first.
 const REPAIRED: [&str; 6] = ["table", "chain", "rule", "element", "map", "set"];
 /// What a repair of anything else is called.
 const REPAIRED_OTHER: &str = "other";
@@ -311,9 +311,9 @@ fn gauge<T: TryInto<i64>>(count: T) -> i64 {
 
 /// The value of the label `what`.
 fn repaired(sentence: &str) -> &'static str {
-    let words = || sentence.split(|c: char| !c.is_ascii_alphabetic());
-    let found = REPAIRED.into_iter().find(|what| words().any(|word| word.strip_suffix('s').unwrap_or(word) == *what));
-    found.unwrap_or(REPAIRED_OTHER)
+    let mut words = sentence.split(|c: char| !c.is_ascii_alphabetic());
+    let kind = |word: &str| REPAIRED.into_iter().find(|what| word.strip_suffix('s').unwrap_or(word) == *what);
+    words.find_map(kind).unwrap_or(REPAIRED_OTHER)
 }
 
 #[cfg(test)]

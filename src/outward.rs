@@ -53,13 +53,18 @@ impl Outward {
         }
     }
 
-    /// A plan was made.
-    pub fn planned(&mut self, planned: Planned) {
-        for note in planned.notes {
+    /// Something is wrong with objects.
+    pub fn notes(&self, notes: Vec<Note>) {
+        for note in notes {
             warn!("{}: {}", note.object, note.message);
             self.metrics.rejected(note.object.kind, note.reason);
             self.publisher.publish(event(note));
         }
+    }
+
+    /// A plan was made.
+    pub fn planned(&mut self, planned: Planned) {
+        self.notes(planned.notes);
         let node = &planned.plan.node;
         if !Arc::ptr_eq(&self.answered.checks, &planned.health_checks)
             || self.answered.node_ports != node.node_port_addresses

@@ -105,6 +105,7 @@ impl Reconciler {
                         return Ok(());
                     }
                     messages.drain(..).for_each(|message| self.take(message));
+                    self.outward.notes(self.world.notes());
                 }
                 Some(doubt) = doubts.recv() => self.doubted(doubt),
                 () = tokio::time::sleep_until(wake) => {}
@@ -145,7 +146,10 @@ impl Reconciler {
 
     fn changed(&mut self, received: Instant) {
         self.dirty = true;
-        self.outward.health.queued(received);
+        if self.world.complete() {
+            // Before, nothing may be programmed, and a node that waits for its lists is not broken.
+            self.outward.health.queued(received);
+        }
         self.outward.metrics.queued(SystemTime::now());
         if self.waiting.len() < TIMED {
             self.waiting.push_back((self.generation + 1, received));

@@ -110,7 +110,7 @@ fn failures_are_counted_by_cause_and_repairs_by_what_was_lost() {
     let failures = "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv6\"}";
     assert_eq!(series(&metrics, failures).as_deref(), Some("2"));
     assert_eq!(repaired("the table fairlead (ip) was gone with all chains"), "table");
-    assert_eq!(repaired("2 rules of the chain services were gone"), "chain");
+    assert_eq!(repaired("2 rules of the chain services were gone"), "rule");
     assert_eq!(repaired("3 elements of the map endpoints"), "element");
     assert_eq!(repaired("the weather"), "other");
 }

@@ -139,6 +139,13 @@ impl World {
         self.node.model.as_ref().is_some_and(|node| !node.pod_cidrs.is_empty())
     }
 
+    /// What is wrong with objects and has not been said yet. An object of which nothing can be used changes no plan, so
+    /// this must be asked for after events as well.
+    #[must_use]
+    pub fn notes(&mut self) -> Vec<Note> {
+        self.complaints.take()
+    }
+
     /// Plans everything that has changed since the last call.
     ///
     /// `previous` is the plan that the last call returned, or the empty plan at the first call; its parts that have not

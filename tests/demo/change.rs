@@ -108,8 +108,7 @@ fn repointed(cluster: &mut Cluster, event: &Event) -> Result<Row> {
                 Outcome::Reached { endpoint, source } if endpoint == AFTER => {
                     let took = time(started.elapsed());
                     ensure!(source.port() == port, "the client's port became {}", source.port());
-                    let line =
-                        format!("port {port}: {BEFORE}, after {took} {AFTER}; {lost} of {sent} lost");
+                    let line = format!("port {port}: {BEFORE}, after {took} {AFTER}; {lost} of {sent} lost");
                     return Ok(Cell::new(true, format!("after {took}")).line(line));
                 }
                 Outcome::Reached { .. } => {}
@@ -145,8 +144,11 @@ fn flushed(cluster: &mut Cluster, event: &Event) -> Result<Row> {
         let watched = watch.stop();
         let gap = time(watched.gap);
         let good = watched.gap < SOON && repairs > 0.0;
-        let line =
-            format!("at most {gap} without an answer; {} of {} connections lost", watched.lost, watched.lost + watched.answered);
+        let line = format!(
+            "at most {gap} without an answer; {} of {} connections lost",
+            watched.lost,
+            watched.lost + watched.answered
+        );
         Cell::new(good, format!("after {gap}")).line(line)
     });
     let mut row = event.row(cluster, CLIENT, seen);
