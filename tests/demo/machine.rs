@@ -1,5 +1,6 @@
 //! Makes this machine fit: the Debian packages, and the program itself.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -26,6 +27,18 @@ pub(crate) fn is_root() -> bool {
     line.is_some_and(|line| line.split_whitespace().nth(1) == Some("0"))
 }
 
+/// Starts this program again with [`SYSTEM_PATH`] in `PATH`, where that is not there. Does not return if it succeeds.
+pub(crate) fn with_system_path() -> Result<()> {
+    let path = env::var("PATH").unwrap_or_default();
+    let here: Vec<_> = path.split(':').collect();
+    if SYSTEM_PATH.split(':').all(|folder| here.contains(&folder)) {
+        return Ok(());
+    }
+    let example = env::current_exe().context("cannot find out where the demo is")?;
+    let error = Command::new(example).args(env::args_os().skip(1)).env("PATH", format!("{path}:{SYSTEM_PATH}")).exec();
+    Err(error).context("cannot start the demo again with /usr/sbin in PATH")
+}
+
 /// Installs what is missing, builds the program and says where it is.
 pub(crate) fn prepare(screen: &Screen) -> Result<PathBuf> {
     let mut missing: Vec<_> =
@@ -48,7 +61,7 @@ pub(crate) fn prepare(screen: &Screen) -> Result<PathBuf> {
 
 fn is_here(program: &str) -> bool {
     let path = env::var("PATH").unwrap_or_default();
-    path.split(':').chain(SYSTEM_PATH.split(':')).any(|folder| Path::new(folder).join(program).is_file())
+    path.split(':').any(|folder| Path::new(folder).join(program).is_file())
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -78,7 +91,7 @@ fn build(screen: &Screen) -> Result<PathBuf> {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(&cargo);
     // Cargo is quick when there is nothing to do, and knows better than file times whether there is. The example is named
-    // too because the program's dependencies would be built a second time without the features of its dependencies.
+    // too, so that the features of dependencies are the same as for it and nothing is built twice.
     let both = ["build", "--quiet", "--bin", "fairlead", "--example", "demo"];
     command.args(both).args(["--profile", profile]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if let Some(target) = folder.parent() {

@@ -60,8 +60,8 @@ fn main() -> ExitCode {
         eprintln!("cargo demo makes network namespaces, which only root may do: run it as root.");
         return ExitCode::FAILURE;
     }
-    if let Err(error) = interrupt::listen() {
-        eprintln!("cargo demo cannot listen to signals: {error:#}");
+    if let Err(error) = machine::with_system_path().and_then(|()| interrupt::listen()) {
+        eprintln!("cargo demo cannot start: {error:#}");
         return ExitCode::FAILURE;
     }
     match demonstrate(&arguments, &screen) {
