@@ -20,6 +20,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+use fairlead_kernel::conntrack::Flow;
 use fairlead_plan::{Change, Family, Frontend, FrontendAddr, Node, Plan, Protocol, Service};
 
 /// Whether a pass over connection tracking can find anything new after this change of plans: some UDP service is new or
@@ -102,9 +103,17 @@ impl<'a> Claims<'a> {
         Self { now: Side::new(&now.node, now.services.iter().map(|service| &**service)), was, local }
     }
 
-    /// Whether a UDP flow from a client to the address `to`, whose answers come from `from`, must be deleted.
+    /// Whether this flow must be deleted. Only UDP flows in the default zone can be: in other zones somebody else
+    /// translates.
     #[must_use]
-    pub fn is_stale(&self, to: SocketAddr, from: SocketAddr) -> bool {
+    pub fn is_stale(&self, flow: &Flow) -> bool {
+        let to = SocketAddr::new(flow.original.dst, flow.original.dport);
+        let from = SocketAddr::new(flow.reply.src, flow.reply.sport);
+        flow.protocol == Protocol::Udp.number() && flow.zone == 0 && self.leads_astray(to, from)
+    }
+
+    /// Whether a UDP flow to the address `to` whose answers come from `from` must be deleted.
+    fn leads_astray(&self, to: SocketAddr, from: SocketAddr) -> bool {
         let translated = from != to;
         match self.now.serving(to, self.local) {
             Some([]) => translated,

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fairlead_kernel::address;
@@ -29,14 +29,12 @@ const REMEMBERED: usize = 32;
 /// The handle to the thread, which ends when this is dropped.
 #[derive(Debug, Clone)]
 pub struct Flows {
-    news: Sender<News>,
+    plans: Sender<Plan>,
+    coming: Coming,
 }
 
-#[derive(Debug)]
-enum News {
-    Coming(Plan),
-    Holds(Plan),
-}
+/// The plan that the kernel was last asked to carry out. Not sent, because that would wake the thread for every change.
+type Coming = Arc<Mutex<Option<Plan>>>;
 
 impl Flows {
     /// Starts the thread, in the network namespace of the caller.
@@ -44,32 +42,28 @@ impl Flows {
     /// # Errors
     /// If the thread cannot be started.
     pub fn start(metrics: Arc<Metrics>) -> io::Result<Self> {
-        let (news, heard) = channel();
-        std::thread::Builder::new().name("flows".into()).spawn(move || Sweeper::new(metrics).run(&heard))?;
-        Ok(Self { news })
+        let ((plans, held), coming) = (channel(), Coming::default());
+        let sweeper = Sweeper::new(metrics, Arc::clone(&coming));
+        std::thread::Builder::new().name("flows".into()).spawn(move || sweeper.run(&held))?;
+        Ok(Self { plans, coming })
     }
 
     /// The kernel may carry out this plan from now on: flows that are right by it are left alone.
     pub fn coming(&self, plan: Plan) {
-        self.tell(News::Coming(plan));
+        *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     }
 
     /// The kernel carries out this plan now.
     pub fn programmed(&self, plan: Plan) {
-        self.tell(News::Holds(plan));
-    }
-
-    fn tell(&self, news: News) {
         // Only fails if the thread has panicked, which has been printed.
-        let _ = self.news.send(news);
+        let _ = self.plans.send(plan);
     }
 }
 
 struct Sweeper {
     /// The newest plan that the kernel carries out.
     newest: Option<Plan>,
-    /// The plan that the kernel is being brought to.
-    coming: Option<Plan>,
+    coming: Coming,
     /// Plans that the kernel has carried out since the last pass that succeeded, except the newest: flows may have come
     /// about under each of them, also where the newest says the same as the one of the last pass.
     replaced: VecDeque<Plan>,
@@ -79,45 +73,31 @@ struct Sweeper {
 }
 
 impl Sweeper {
-    const fn new(metrics: Arc<Metrics>) -> Self {
-        Self { newest: None, coming: None, replaced: VecDeque::new(), due: false, metrics }
+    const fn new(metrics: Arc<Metrics>, coming: Coming) -> Self {
+        Self { newest: None, coming, replaced: VecDeque::new(), due: false, metrics }
     }
 
-    fn run(mut self, heard: &Receiver<News>) {
-        let mut pause = REGULARLY;
+    fn run(mut self, held: &Receiver<Plan>) {
+        let mut next = Instant::now() + REGULARLY;
         loop {
-            match heard.recv_timeout(pause) {
-                Ok(news) => self.take(news),
-                Err(RecvTimeoutError::Timeout) => self.due = true,
+            match held.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(plan) => std::iter::once(plan).chain(held.try_iter()).for_each(|plan| self.take(plan)),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            heard.try_iter().for_each(|news| self.take(news));
-            if !self.due {
-                continue;
-            }
-            pause = match self.pass(heard) {
-                Ok(()) => REGULARLY,
-                Err(error) => {
+            while self.due || Instant::now() >= next {
+                if let Err(error) = self.pass(held) {
                     self.metrics.failed(Cause::Conntrack);
                     warn!(%error, "stale UDP flows could not be removed; trying again in {RETRY:?}");
-                    RETRY
+                    next = Instant::now() + RETRY;
+                    break;
                 }
-            };
-            if self.due && pause == REGULARLY {
-                pause = Duration::ZERO;
+                next = Instant::now() + REGULARLY;
             }
         }
     }
 
-    fn take(&mut self, news: News) {
-        let plan = match news {
-            News::Coming(plan) => {
-                self.coming = Some(plan);
-                return;
-            }
-            News::Holds(plan) => plan,
-        };
-        self.coming = None;
+    fn take(&mut self, plan: Plan) {
         let changed = self.newest.as_ref().is_none_or(|newest| conntrack::needed(newest, &plan));
         let replaced = self.newest.replace(plan).filter(|_| changed);
         self.due |= changed;
@@ -131,13 +111,12 @@ impl Sweeper {
         }
     }
 
-    fn pass(&mut self, heard: &Receiver<News>) -> Result<(), Box<dyn std::error::Error>> {
+    fn pass(&mut self, held: &Receiver<Plan>) -> Result<(), Box<dyn std::error::Error>> {
         self.due = false;
         let Some(now) = self.newest.clone() else { return Ok(()) };
         let replaced = std::mem::take(&mut self.replaced);
-        let done = self.sweep(&now, &replaced, heard);
+        let done = self.sweep(&now, &replaced, held);
         if done.is_err() {
-            self.due = true;
             let since = std::mem::replace(&mut self.replaced, replaced);
             self.replaced.extend(since);
             self.forget_some();
@@ -149,7 +128,7 @@ impl Sweeper {
         &mut self,
         now: &Plan,
         replaced: &VecDeque<Plan>,
-        heard: &Receiver<News>,
+        held: &Receiver<Plan>,
     ) -> Result<(), Box<dyn std::error::Error>> {
         let local: BTreeSet<IpAddr> = address::local_addresses()?.into_iter().map(|(_, addr, _)| addr).collect();
         let mut claims: Vec<_> = replaced.iter().map(|was| Claims::new(Some(was), now, &local)).collect();
@@ -161,11 +140,11 @@ impl Sweeper {
             let start = Instant::now();
             let mut stale: Vec<Flow> = Vec::new();
             kernel.udp_flows(number, &mut |flow| {
-                if claims.iter().any(|claims| is_stale(claims, flow)) {
-                    stale.push(flow.clone());
+                if claims.iter().any(|claims| claims.is_stale(flow)) {
+                    stale.push(*flow);
                 }
             })?;
-            heard.try_iter().for_each(|news| self.take(news));
+            held.try_iter().for_each(|plan| self.take(plan));
             self.spare(&mut stale, replaced, now, &local);
             let deleted = kernel.delete_all(&stale)?;
             if deleted > 0 {
@@ -178,23 +157,16 @@ impl Sweeper {
 
     /// Leaves out flows that came about while the list was made, by a plan that the kernel has or may have by now.
     fn spare(&self, stale: &mut Vec<Flow>, replaced: &VecDeque<Plan>, now: &Plan, local: &BTreeSet<IpAddr>) {
-        for plan in [&self.newest, &self.coming].into_iter().flatten() {
+        let coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for plan in [&self.newest, &coming].into_iter().flatten() {
             if stale.is_empty() || !conntrack::needed(now, plan) {
                 continue;
             }
             let was = replaced.iter().chain([now]);
             let claims: Vec<_> = was.map(|was| Claims::new(Some(was), plan, local)).collect();
-            stale.retain(|flow| claims.iter().any(|claims| is_stale(claims, flow)));
+            stale.retain(|flow| claims.iter().any(|claims| claims.is_stale(flow)));
         }
     }
-}
-
-fn to(flow: &Flow) -> SocketAddr {
-    (flow.original.dst, flow.original.dport).into()
-}
-
-fn is_stale(claims: &Claims<'_>, flow: &Flow) -> bool {
-    claims.is_stale(to(flow), (flow.reply.src, flow.reply.sport).into())
 }
 
 /// `AF_INET` and `AF_INET6`.

@@ -1,4 +1,91 @@
-//! fairlead replaces kube-proxy and flanneld on a Kubernetes node.
+//! fairlead replaces kube-proxy and flanneld on a Kubernetes node. This page is the architecture.
+//!
+//! # The path of one EndpointSlice change
+//!
+//! ```text
+//!  API server or directory of manifests
+//!     │ watch            trims the object while decoding, sends object::Event
+//!     ▼
+//!  world::World::apply   parses it into a compact model, marks the Services concerned
+//!     │
+//!  reconcile::Reconciler decides when: all first lists complete, nothing under way, min sync period over
+//!     ▼
+//!  world::World::plan    resolves the marked Services again (resolve::service, pure) into a new fairlead_plan::Plan that
+//!     │                  shares everything else with the old one
+//!     ▼
+//!  program::Programmer   a thread that owns the backend; a plan that waits is replaced by a newer one
+//!     ▼
+//!  Backend::sync(was, now)      backends/nft: render both states of each changed service to elements (pure), subtract
+//!     ▼                         (diff, pure), write one netlink transaction
+//!  backends/kernel       the only code that touches the kernel
+//!     │
+//!     ▼ outcome
+//!  Reconciler::settled   metrics, health, load-balancer checks, Events, stale UDP flows (flows, conntrack)
+//! ```
+//!
+//! Beside it stands [`guard`]: a thread that hears the kernel's announcements. What is about our tables and was not written
+//! by our own socket makes the loop doubt: the next sync reads the kernel, compares and repairs.
+//!
+//! # Arrows
+//!
+//! ```text
+//!  kube, k8s-openapi ─> src ─> backends/nft ─> backends/plan     knows no Kubernetes, no I/O
+//!                                           ─> backends/kernel   knows no plan
+//!  tests/* ─> everything; nothing that ships depends on tests
+//! ```
+//!
+//! Cargo enforces them, and a test reads the manifests. `unsafe` is forbidden everywhere but in `backends/kernel`.
+//!
+//! # Invariants
+//!
+//! 1. Decisions are made once, in `resolve`, as values. A backend could not say what type a Service has.
+//! 2. The difference is always taken between two whole plans, so nothing can be lost: after a failure, or on any doubt, the
+//!    next sync assumes nothing (`was = None`), reads what the kernel holds and writes what differs.
+//! 3. Nothing is programmed before all first lists are complete, and nothing is deleted because a list is not.
+//! 4. A change costs what changed. Plans share structure ([`fairlead_plan::Services`]), the pools of a service keep the
+//!    slots of endpoints that stay, nothing is listed and no process is started on the path of a change.
+//! 5. One owner for each state: the loop's task, the programmer's thread. Locks only where servers read figures.
+//! 6. We own the tables `ip fairlead` and `ip6 fairlead` and touch nothing else.
+//! 7. Bad input is one sentence, one count, and disturbs nothing else.
+//!
+//! # Where this differs from the first design, and why
+//!
+//! - *Affinity* is a map, two small maps and a chain for each service that has it, not constant rules: `nft` 1.0.6 aborts when it
+//!   loads an IPv6 rule that updates a map with a key longer than 16 bytes, so a shared map keyed by client and frontend
+//!   would make our own listing unloadable. In return all frontends of a service share one memory, as in kube-proxy, and an
+//!   endpoint that is gone is forgotten by the kernel itself on the client's next connection.
+//! - *Maps have no size.* A fixed size halves the time of a bulk load but is a hard limit that can only be changed by rebuilding
+//!   the map under traffic; growth without a limit is worth 0.1 s at a cold start with 100,000 endpoints.
+//! - *Chains for pool sizes* up to 16 exist from the start; larger ones are counted and come and go with their last user, so that
+//!   the way to a plan does not matter.
+//! - *kube's watcher is not used*, only its client: it fails a whole page for one bad object, needs full metadata, and waits
+//!   for ever for a streamed list that an older server never ends.
+//!
+//! # Why each dependency is here
+//!
+//! | crate | for |
+//! |---|---|
+//! | `kube`, `k8s-openapi` | the client of the API: kubeconfig, service accounts, rotating tokens, TLS |
+//! | `tokio`, `futures`, `tower`, `hyper`, `hyper-util`, `http-body-util` | what kube stands on; also our HTTP servers |
+//! | `serde`, `serde_json`, `serde-saphyr` | objects as JSON and YAML |
+//! | `prometheus` | metrics; without protobuf |
+//! | `clap` | the command line |
+//! | `tracing`, `tracing-subscriber` | logs |
+//! | `ipnet` | prefixes |
+//! | `thiserror`, `anyhow` | errors of libraries, errors of the program |
+//! | `libc` | system calls, in `backends/kernel` alone |
+//! | `nftables` | the types of `nft -j`: what `fairlead render` prints and what tests read |
+//! | `insta`, `proptest` | tests |
+//!
+//! Not used to write to the kernel: the crate `nftables` runs the `nft` program (1.5 s and 240 MB for 100,000 elements where the
+//! kernel needs 0.1 s, and nft 1.0.6 cannot create our maps from JSON); the crate `ipset` cannot add the sets that ipvs mode
+//! needs and links a GPL library; a crate `ipvs-rs` does not exist, and those that do panic on unknown attributes or lack
+//! persistence.
+//!
+//! # Style
+//!
+//! Public things first, then in the order of calls. Comments say why. Names are spelled out and are the field's own. Tests are
+//! named by sentences. Files aim at 250 lines and stop at 400, functions at 50.
 #![forbid(unsafe_code)]
 
 pub mod config;

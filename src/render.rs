@@ -7,7 +7,7 @@ use fairlead_plan::{Plan, Service};
 
 use crate::config::{Render, RenderOutput};
 use crate::object::Event;
-use crate::watch::read_files;
+use crate::watch::{NodeScope, read_files};
 use crate::world::World;
 
 /// The plan for these files, printed as asked.
@@ -15,7 +15,8 @@ use crate::world::World;
 /// # Errors
 /// The file, line and reason if one cannot be read.
 pub fn render(settings: &Render) -> anyhow::Result<String> {
-    let objects = read_files(&settings.files).context("reading the files")?;
+    let objects = read_files(&settings.files, &NodeScope::Own(settings.traffic.node_name.clone()))
+        .context("reading the files")?;
     let mut world = World::new(settings.traffic.clone());
     for object in objects {
         world.apply(Event::Apply(Box::new(object)));

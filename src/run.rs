@@ -74,13 +74,13 @@ async fn stop() -> std::io::Result<&'static str> {
 /// Settings of the kernel and of this process that help but are not needed.
 fn tune(settings: &Settings, metrics: &Metrics) {
     let cpus = sysctl::possible_cpus().unwrap_or(1);
-    let applied = sysctls::apply(&sysctls::wanted(&settings.conntrack, cpus), &mut sysctls::Host);
-    for sentence in applied.written {
-        info!("{sentence}");
+    let applied = sysctls::apply(&sysctls::wanted(&settings.conntrack, cpus));
+    for sysctl in applied.written {
+        info!("{sysctl} is set now");
     }
-    for sentence in applied.warnings {
+    for (sysctl, error) in applied.failed {
         metrics.failed(Cause::Sysctl);
-        warn!("{sentence}");
+        warn!("{sysctl} is not set: {error}");
     }
     if let Err(error) = fairlead_kernel::process::oom_score_adj(settings.oom_score_adj) {
         warn!("the OOM score stays as it is: {error}");

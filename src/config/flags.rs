@@ -17,6 +17,11 @@ Examples:
 
 Flags have kube-proxy's names and defaults where they mean the same. Durations are written like 30s, 1m30s or 1h.";
 
+const HEALTHZ: &str =
+    "Where /healthz, /livez and /readyz answer; empty for nowhere [default: 0.0.0.0:10256, or [::]:10256]";
+const METRICS: &str =
+    "Where /metrics and /proxyMode answer; empty for nowhere [default: 127.0.0.1:10249, or [::1]:10249]";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "fairlead", about = ABOUT, after_help = EXAMPLES, version, disable_help_subcommand = true)]
@@ -161,11 +166,10 @@ pub(super) struct ConntrackFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct HttpFlags {
-    /// Where /healthz, /livez and /readyz answer; empty for nowhere [default: 0.0.0.0:10256, or [::]:10256]
-    #[arg(long, value_name = "IP:PORT")]
+    // Not a doc comment, which would take the brackets of the addresses for links.
+    #[arg(long, value_name = "IP:PORT", help = HEALTHZ)]
     pub(super) healthz_bind_address: Option<String>,
-    /// Where /metrics and /proxyMode answer; empty for nowhere [default: 127.0.0.1:10249, or [::1]:10249]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", help = METRICS)]
     pub(super) metrics_bind_address: Option<String>,
     /// Stop if an address above is taken, instead of trying again every 5 s
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use fairlead_kernel::conntrack::Tuple;
 use fairlead_plan::{Action, Pools, Priority, Route, ServiceKey};
 
 use super::*;
@@ -109,11 +110,11 @@ fn a_flow_to_an_endpoint_that_serves_is_right_and_any_other_is_stale() {
         let (plan, local) = (side.plan(vec![side.service("dns", &[side.pod(0), side.pod(1)])]), side.local());
         let claims = Claims::new(None, &plan, &local);
         for to in side.frontends() {
-            assert!(!claims.is_stale(to, side.pod(0)), "{to}");
-            assert!(!claims.is_stale(to, side.pod(1)), "{to}");
-            assert!(claims.is_stale(to, side.pod(2)), "{to}: this endpoint is gone");
-            assert!(claims.is_stale(to, at(side.pods[0], 53)), "{to}: the target port has changed");
-            assert!(claims.is_stale(to, to), "{to}: the flow began before there were endpoints");
+            assert!(!claims.leads_astray(to, side.pod(0)), "{to}");
+            assert!(!claims.leads_astray(to, side.pod(1)), "{to}");
+            assert!(claims.leads_astray(to, side.pod(2)), "{to}: this endpoint is gone");
+            assert!(claims.leads_astray(to, at(side.pods[0], 53)), "{to}: the target port has changed");
+            assert!(claims.leads_astray(to, to), "{to}: the flow began before there were endpoints");
         }
     }
 }
@@ -124,7 +125,7 @@ fn endpoints_that_terminate_but_serve_and_those_that_topology_leaves_out_keep_th
         // `serving` holds them all; the pools, which new flows use, do not matter.
         let (plan, local) = (side.plan(vec![side.service("dns", &[side.pod(2)])]), side.local());
         let claims = Claims::new(None, &plan, &local);
-        assert!(side.frontends().into_iter().all(|to| !claims.is_stale(to, side.pod(2))));
+        assert!(side.frontends().into_iter().all(|to| !claims.leads_astray(to, side.pod(2))));
     }
 }
 
@@ -134,8 +135,8 @@ fn a_service_without_endpoints_loses_its_translated_flows_and_no_others() {
         let (plan, local) = (side.plan(vec![side.service("dns", &[])]), side.local());
         let claims = Claims::new(None, &plan, &local);
         for to in side.frontends() {
-            assert!(claims.is_stale(to, side.pod(0)), "{to}");
-            assert!(!claims.is_stale(to, to), "{to}: there is nowhere better to go");
+            assert!(claims.leads_astray(to, side.pod(0)), "{to}");
+            assert!(!claims.leads_astray(to, to), "{to}: there is nowhere better to go");
         }
     }
 }
@@ -147,8 +148,8 @@ fn a_deleted_service_loses_its_translated_flows_and_no_others() {
         let (now, local) = (side.plan(vec![]), side.local());
         let claims = Claims::new(Some(&was), &now, &local);
         for to in side.frontends() {
-            assert!(claims.is_stale(to, side.pod(0)), "{to}");
-            assert!(!claims.is_stale(to, to), "{to}");
+            assert!(claims.leads_astray(to, side.pod(0)), "{to}");
+            assert!(!claims.leads_astray(to, to), "{to}");
         }
         assert!(needed(&was, &now));
     }
@@ -162,9 +163,9 @@ fn a_frontend_that_moves_to_another_service_is_judged_by_its_new_owner() {
         let local = side.local();
         let claims = Claims::new(Some(&was), &now, &local);
         for to in side.frontends() {
-            assert!(claims.is_stale(to, side.pod(0)), "{to}");
-            assert!(!claims.is_stale(to, side.pod(1)), "{to}: both services have this endpoint");
-            assert!(!claims.is_stale(to, side.pod(2)), "{to}");
+            assert!(claims.leads_astray(to, side.pod(0)), "{to}");
+            assert!(!claims.leads_astray(to, side.pod(1)), "{to}: both services have this endpoint");
+            assert!(!claims.leads_astray(to, side.pod(2)), "{to}");
         }
     }
 }
@@ -178,8 +179,8 @@ fn a_frontend_that_a_service_gives_up_loses_its_flows_and_the_others_keep_theirs
         let (now, local) = (side.plan(vec![fewer]), side.local());
         let claims = Claims::new(Some(&was), &now, &local);
         let [cluster_ip, gone @ ..] = side.frontends();
-        assert!(!claims.is_stale(cluster_ip, side.pod(0)));
-        assert!(gone.into_iter().all(|to| claims.is_stale(to, side.pod(0))));
+        assert!(!claims.leads_astray(cluster_ip, side.pod(0)));
+        assert!(gone.into_iter().all(|to| claims.leads_astray(to, side.pod(0))));
         assert!(needed(&was, &now));
     }
 }
@@ -189,10 +190,13 @@ fn without_an_earlier_plan_flows_to_unused_cluster_ips_are_found_and_nothing_els
     for side in &SIDES {
         let (plan, local) = (side.plan(vec![]), side.local());
         let claims = Claims::new(None, &plan, &local);
-        assert!(claims.is_stale(at(side.unused, 53), side.pod(0)), "its service was deleted while fairlead was down");
-        assert!(!claims.is_stale(at(side.unused, 53), at(side.unused, 53)));
-        assert!(!claims.is_stale(at(side.external, 53), side.pod(0)), "somebody else may translate this one");
-        assert!(!claims.is_stale(at(side.node, NODE_PORT), side.pod(0)), "and this one");
+        assert!(
+            claims.leads_astray(at(side.unused, 53), side.pod(0)),
+            "its service was deleted while fairlead was down"
+        );
+        assert!(!claims.leads_astray(at(side.unused, 53), at(side.unused, 53)));
+        assert!(!claims.leads_astray(at(side.external, 53), side.pod(0)), "somebody else may translate this one");
+        assert!(!claims.leads_astray(at(side.node, NODE_PORT), side.pod(0)), "and this one");
     }
 }
 
@@ -202,11 +206,11 @@ fn a_node_port_is_one_only_where_node_ports_answer() {
         let was = side.plan(vec![side.service("dns", &[side.pod(0)])]);
         let (now, local) = (side.plan(vec![side.service("dns", &[side.pod(1)])]), side.local());
         let claims = Claims::new(Some(&was), &now, &local);
-        assert!(claims.is_stale(at(side.node, NODE_PORT), side.pod(0)));
+        assert!(claims.leads_astray(at(side.node, NODE_PORT), side.pod(0)));
         for elsewhere in [side.second, side.other_host] {
             let to = at(elsewhere, NODE_PORT);
-            assert!(!claims.is_stale(to, side.pod(0)), "{to} is not ours, and kube-proxy would delete this flow");
-            assert!(!claims.is_stale(to, to), "{to}");
+            assert!(!claims.leads_astray(to, side.pod(0)), "{to} is not ours, and kube-proxy would delete this flow");
+            assert!(!claims.leads_astray(to, to), "{to}");
         }
     }
 }
@@ -219,8 +223,8 @@ fn a_node_port_on_all_addresses_is_still_none_on_another_host() {
         Arc::make_mut(&mut plan.node).node_port_addresses = vec![any.parse().unwrap()];
         let local = side.local();
         let claims = Claims::new(None, &plan, &local);
-        assert!(claims.is_stale(at(side.second, NODE_PORT), side.pod(1)));
-        assert!(!claims.is_stale(at(side.other_host, NODE_PORT), at(side.other_host, NODE_PORT)));
+        assert!(claims.leads_astray(at(side.second, NODE_PORT), side.pod(1)));
+        assert!(!claims.leads_astray(at(side.other_host, NODE_PORT), at(side.other_host, NODE_PORT)));
     }
 }
 
@@ -233,8 +237,8 @@ fn node_ports_that_answer_elsewhere_now_lose_their_flows_although_no_service_has
         let local = side.local();
         assert!(needed(&was, &now));
         let claims = Claims::new(Some(&was), &now, &local);
-        assert!(claims.is_stale(at(side.node, NODE_PORT), side.pod(0)));
-        assert!(!claims.is_stale(at(side.cluster_ip, 53), side.pod(0)));
+        assert!(claims.leads_astray(at(side.node, NODE_PORT), side.pod(0)));
+        assert!(!claims.leads_astray(at(side.cluster_ip, 53), side.pod(0)));
     }
 }
 
@@ -246,8 +250,8 @@ fn an_address_that_a_service_claims_is_stronger_than_a_node_port() {
         let plan = side.plan(vec![strong, side.service("dns", &[side.pod(0)])]);
         let local = side.local();
         let claims = Claims::new(None, &plan, &local);
-        assert!(!claims.is_stale(at(side.node, NODE_PORT), side.pod(1)));
-        assert!(claims.is_stale(at(side.node, NODE_PORT), side.pod(0)));
+        assert!(!claims.leads_astray(at(side.node, NODE_PORT), side.pod(1)));
+        assert!(claims.leads_astray(at(side.node, NODE_PORT), side.pod(0)));
     }
 }
 
@@ -263,7 +267,7 @@ fn tcp_and_sctp_services_decide_nothing() {
             let (was, now, local) = (of(&[side.pod(0)]), of(&[]), side.local());
             assert!(!needed(&was, &now));
             let claims = Claims::new(Some(&was), &now, &local);
-            assert!(side.frontends()[1..].iter().all(|to| !claims.is_stale(*to, side.pod(0))));
+            assert!(side.frontends()[1..].iter().all(|to| !claims.leads_astray(*to, side.pod(0))));
         }
     }
 }
@@ -279,5 +283,27 @@ fn a_pass_is_needed_only_when_frontends_or_serving_endpoints_of_udp_change() {
         assert!(!needed(&was, &side.plan(vec![other_route])), "policy does not make a flow stale");
         assert!(needed(&was, &side.plan(vec![side.service("dns", &[])])));
         assert!(needed(&side.plan(vec![]), &was), "flows may have begun before the service was there");
+    }
+}
+
+/// A flow of a client to `to` that was sent on to `from`, with the source replaced on the way.
+fn flow(to: SocketAddr, from: SocketAddr, protocol: u8, zone: u16) -> Flow {
+    let original = Tuple { src: from.ip(), sport: 40_000, dst: to.ip(), dport: to.port() };
+    let reply = Tuple { src: from.ip(), sport: from.port(), dst: to.ip(), dport: 1024 };
+    Flow { protocol, original, reply, zone, status: 0x30, id: 1, mark: 0 }
+}
+
+#[test]
+fn only_udp_in_the_default_zone_is_deleted() {
+    for side in &SIDES {
+        let (plan, local) = (side.plan(vec![side.service("dns", &[side.pod(0)])]), side.local());
+        let claims = Claims::new(None, &plan, &local);
+        for to in side.frontends() {
+            assert!(claims.is_stale(&flow(to, side.pod(1), 17, 0)), "{to}");
+            assert!(!claims.is_stale(&flow(to, side.pod(0), 17, 0)), "{to}");
+            assert!(!claims.is_stale(&flow(to, side.pod(1), 17, 7)), "{to}: another zone");
+            assert!(!claims.is_stale(&flow(to, side.pod(1), 6, 0)), "{to}: TCP");
+            assert!(!claims.is_stale(&flow(to, side.pod(1), 132, 0)), "{to}: SCTP");
+        }
     }
 }

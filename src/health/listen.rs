@@ -95,6 +95,10 @@ pub(super) enum Scope {
     OneFamily,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a listener for HTTP, and only this library can bind one family of a port"
+)]
 pub(super) fn bind(address: SocketAddr, scope: Scope) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -64,6 +64,7 @@ impl std::fmt::Display for ObjectName {
 }
 
 /// One object of any kind.
+#[expect(clippy::large_enum_variant, reason = "an object lives for one event, which boxes it")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// [`Kind::Service`]

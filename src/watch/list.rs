@@ -5,8 +5,9 @@ use std::time::Instant;
 use kube::api::ListParams;
 
 use super::{
-    api::{Failure, Watcher},
+    api::Watcher,
     decode::{self, Line},
+    failure::Failure,
     kinds::Trimmed,
     lines::Lines,
 };

@@ -5,10 +5,10 @@
 //! directory behind the link dies with it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, btree_map::Entry},
+    convert::Infallible,
     ffi::OsString,
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use std::{
 use super::{
     Cause, Closed, Content, Message, Outlet, Problem,
     document::{self, Manifest},
+    files::{Changes, Files},
     kinds::{NodeScope, selected},
     once::Once,
 };
@@ -53,22 +54,22 @@ pub enum ManifestError {
         /// What the kernel says.
         error: io::Error,
     },
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}; name an existing file", path.display())]
+    /// A file or directory cannot be read.
+    #[error("cannot read {}: {error}; name an existing file", path.display())]
     Unreadable {
         /// As given, or found in the directory given.
         path: PathBuf,
         /// What the kernel says.
-        source: io::Error,
+        error: io::Error,
     },
-    /// A file is no manifest.
-    #[error("{}:{line}: {reason}", file.display())]
-    Malformed {
-        /// As given, or found in the directory given.
-        file: PathBuf,
+    /// A file is not a manifest.
+    #[error("{}:{line}: {reason}", path.display())]
+    File {
+        /// As given.
+        path: PathBuf,
         /// Counted from 1.
         line: usize,
-        /// What is wrong.
+        /// What is wrong there.
         reason: String,
     },
     /// The machine has no more threads.
@@ -76,43 +77,41 @@ pub enum ManifestError {
     Thread(io::Error),
 }
 
+/// The objects in the text of one manifest file, without those that the API server would not select for this node's
+/// proxy, and without kinds that fairlead does not use. `path` says in which format it is and stands in errors.
+///
+/// # Errors
+/// [`ManifestError::File`] for the first mistake; there is no partial result.
+pub fn parse_manifest(path: &Path, text: &str, nodes: &NodeScope) -> Result<Vec<Object>, ManifestError> {
+    let manifest = document::parse(path, text).map_err(|error| ManifestError::File {
+        path: path.to_owned(),
+        line: error.line,
+        reason: error.reason,
+    })?;
+    Ok(manifest.objects.into_iter().filter(|object| selected(object, nodes)).collect())
+}
+
 pub(super) fn start(settings: &ManifestSettings, outlet: Outlet) -> Result<(), ManifestError> {
     let mut directory = Directory::new(settings.clone());
-    directory.scan().map_err(|error| ManifestError::Directory { directory: settings.directory.clone(), error })?;
+    let names = directory.files.first_look();
+    let names = names.map_err(|error| ManifestError::Directory { directory: settings.directory.clone(), error })?;
     let run = move || {
-        let Err(Closed) = directory.run(&outlet);
+        let Err(Closed) = directory.run(&names, &outlet);
     };
     std::thread::Builder::new().name("manifests".to_owned()).spawn(run).map_err(ManifestError::Thread)?;
     Ok(())
 }
 
 type Key = (Kind, ObjectName);
-
-/// Tells whether a file has changed. Includes the time of the last status change, which no program can set back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Signature {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-#[derive(Debug, Default)]
-struct File {
-    /// As seen at the last look, `None` if it was missing.
-    seen: Option<Signature>,
-    /// As it was when it was last read, well or not.
-    read: Option<Signature>,
-    /// The last good content.
-    objects: BTreeMap<Key, Arc<Object>>,
-}
+type Objects = BTreeMap<Key, Arc<Object>>;
 
 struct Directory {
     settings: ManifestSettings,
-    files: BTreeMap<OsString, File>,
+    files: Files,
+    /// The last good content of each file.
+    contents: BTreeMap<OsString, Objects>,
     /// What has been said to the reader.
-    said: BTreeMap<Key, Arc<Object>>,
+    said: Objects,
     once: Once,
     unreadable: bool,
     problems: Vec<Problem>,
@@ -121,128 +120,70 @@ struct Directory {
 impl Directory {
     fn new(settings: ManifestSettings) -> Self {
         Self {
+            files: Files::new(&settings.directory),
             settings,
-            files: BTreeMap::new(),
-            said: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            said: Objects::new(),
             once: Once::default(),
             unreadable: false,
             problems: Vec::new(),
         }
     }
 
-    fn run(&mut self, outlet: &Outlet) -> Result<std::convert::Infallible, Closed> {
-        let mut received = Instant::now();
-        self.read_all();
-        self.say(outlet, received, true)?;
+    fn run(&mut self, names: &[OsString], outlet: &Outlet) -> Result<Infallible, Closed> {
+        let received = Instant::now();
+        names.iter().for_each(|name| self.read(name));
+        self.say_all(outlet, received)?;
         loop {
             std::thread::sleep(self.settings.interval);
             if outlet.is_closed() {
                 return Err(Closed);
             }
-            received = Instant::now();
-            let Some(before) = self.look() else {
-                self.report(outlet)?;
-                continue;
-            };
-            if self.settle(&before) {
-                self.say(outlet, received, false)?;
+            let received = Instant::now();
+            if self.look() {
+                self.say_changes(outlet, received)?;
             }
             self.report(outlet)?;
         }
     }
 
-    /// Looks at the directory; what the files looked like before, `None` if it cannot be read now.
-    fn look(&mut self) -> Option<BTreeMap<OsString, Option<Signature>>> {
-        let before = self.files.iter().map(|(name, file)| (name.clone(), file.seen)).collect();
-        match self.scan() {
-            Ok(()) => {
+    /// Looks at the directory and reads what has changed; whether anything may be different.
+    fn look(&mut self) -> bool {
+        match self.files.look() {
+            Ok(changes) => {
                 self.unreadable = false;
-                Some(before)
+                for name in &changes.gone {
+                    self.contents.remove(name);
+                }
+                changes.changed.iter().for_each(|name| self.read(name));
+                changes != Changes::default()
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.unreadable, true) {
                     let directory = self.settings.directory.display();
-                    self.problem(
-                        Cause::File,
-                        format!(
-                            "cannot read the directory of manifests {directory}: {error}; all it held stays in force"
-                        ),
-                    );
+                    let what = format!("cannot read the directory of manifests {directory}: {error}");
+                    self.problem(Cause::File, format!("{what}; all it held stays in force"));
                 }
-                None
+                false
             }
         }
-    }
-
-    /// Reads what has changed and rested, forgets what is gone for two looks; whether anything may be different.
-    fn settle(&mut self, before: &BTreeMap<OsString, Option<Signature>>) -> bool {
-        let rested: BTreeSet<OsString> = self
-            .files
-            .iter()
-            .filter(|(name, file)| before.get(*name).is_some_and(|before| *before == file.seen))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let known = self.files.len();
-        self.files.retain(|name, file| file.seen.is_some() || !rested.contains(name));
-        let changed: Vec<OsString> = self
-            .files
-            .iter()
-            .filter(|(name, file)| file.seen != file.read && file.seen.is_some() && rested.contains(*name))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let gone = known != self.files.len();
-        let any = gone || !changed.is_empty();
-        for name in changed {
-            self.read(&name);
-        }
-        any
-    }
-
-    fn read_all(&mut self) {
-        let names: Vec<OsString> = self.files.keys().cloned().collect();
-        for name in names {
-            self.read(&name);
-        }
-    }
-
-    fn scan(&mut self) -> io::Result<()> {
-        let mut found = BTreeMap::new();
-        for entry in std::fs::read_dir(&self.settings.directory)? {
-            let name = entry?.file_name();
-            if is_manifest(Path::new(&name)) {
-                let metadata = std::fs::metadata(self.settings.directory.join(&name));
-                // A dangling link or a file that vanished meanwhile is missing; it is not the directory's fault.
-                if let Ok(metadata) = metadata
-                    && metadata.is_file()
-                {
-                    found.insert(name, signature(&metadata));
-                }
-            }
-        }
-        for (name, file) in &mut self.files {
-            file.seen = found.remove(name);
-        }
-        self.files.extend(found.into_iter().map(|(name, seen)| (name, File { seen: Some(seen), ..File::default() })));
-        Ok(())
     }
 
     /// Reads one file; if it is bad, its last good content stays.
     fn read(&mut self, name: &OsString) {
-        let path = self.settings.directory.join(name);
-        let parsed = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()));
-        let parsed = parsed.and_then(|text| {
+        let path = self.files.path(name);
+        let Some(text) = self.files.read(name) else { return };
+        let parsed = text.and_then(|text| {
             document::parse(&path, &text)
                 .map_err(|error| format!("{}:{}: {}", path.display(), error.line, error.reason))
         });
-        let Some(file) = self.files.get_mut(name) else { return };
-        file.read = file.seen;
         match parsed {
             Ok(manifest) => self.take(name, &path, manifest),
             Err(what) => {
-                let kept = if file.objects.is_empty() {
-                    "nothing of the file is used"
-                } else {
+                let kept = if self.contents.contains_key(name) {
                     "its last good content stays in force"
+                } else {
+                    "nothing of the file is used"
                 };
                 self.problem(Cause::File, format!("{what}; {kept}"));
             }
@@ -250,83 +191,88 @@ impl Directory {
     }
 
     fn take(&mut self, name: &OsString, path: &Path, manifest: Manifest) {
-        let mut objects = BTreeMap::new();
+        let path = path.display();
+        let mut objects = Objects::new();
         for object in manifest.objects {
-            let key = (object.kind(), object.meta().object_name());
-            if objects.contains_key(&key) {
-                let (kind, object) = (key.0.name(), &key.1);
-                let what =
-                    format!("{}: {kind} {object} is defined twice in this file; the first counts", path.display());
-                self.problem(Cause::Duplicate, what);
-            } else if selected(&object, &self.settings.nodes) {
-                objects.insert(key, Arc::new(object));
+            let (kind, name) = (object.kind(), object.meta().object_name());
+            if !selected(&object, &self.settings.nodes) {
+                tracing::debug!("{path}: {} {name} is not for this node's proxy", kind.name());
+                continue;
+            }
+            match objects.entry((kind, name)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::new(object));
+                }
+                Entry::Occupied(entry) => {
+                    let (kind, name) = entry.key();
+                    let what = format!("{path}: {} {name} is defined twice in this file", kind.name());
+                    self.problem(Cause::Duplicate, format!("{what}; the first counts, remove the other"));
+                }
             }
         }
         for (what, line) in manifest.ignored {
             if self.once.first(("ignored", &what)) {
-                let what = format!(
-                    "{}:{line}: {what} is ignored, here and everywhere: fairlead does not use it",
-                    path.display()
-                );
+                let what = format!("{path}:{line}: {what} is ignored, here and everywhere: fairlead does not use it");
                 self.problem(Cause::IgnoredKind, what);
             }
         }
-        if let Some(file) = self.files.get_mut(name) {
-            file.objects = objects;
-        }
+        self.contents.insert(name.clone(), objects);
     }
 
     /// What is in force: of several definitions the one in the first file.
-    fn in_force(&mut self) -> BTreeMap<Key, Arc<Object>> {
-        let mut winners: BTreeMap<Key, (Arc<Object>, OsString)> = BTreeMap::new();
+    fn in_force(&mut self) -> Objects {
+        let mut winners: BTreeMap<&Key, (&Arc<Object>, &OsString)> = BTreeMap::new();
         let mut duplicates = Vec::new();
-        for (name, file) in &self.files {
-            for (key, object) in &file.objects {
-                if let Some((_, winner)) = winners.get(key) {
-                    duplicates.push((key.clone(), winner.clone(), name.clone()));
-                } else {
-                    winners.insert(key.clone(), (Arc::clone(object), name.clone()));
+        for (name, objects) in &self.contents {
+            for (key, object) in objects {
+                match winners.entry(key) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((object, name));
+                    }
+                    Entry::Occupied(entry) if self.once.first((key, entry.get().1, name)) => {
+                        let (first, second) = (self.files.path(entry.get().1), self.files.path(name));
+                        duplicates.push(format!(
+                            "{}: {} {} is defined in {} as well, which comes first by name and counts; remove one",
+                            second.display(),
+                            key.0.name(),
+                            key.1,
+                            first.display()
+                        ));
+                    }
+                    Entry::Occupied(_) => {}
                 }
             }
         }
-        for (key, winner, loser) in duplicates {
-            if self.once.first((&key, &winner, &loser)) {
-                let (loser, winner) = (self.settings.directory.join(loser), self.settings.directory.join(winner));
-                let what = format!(
-                    "{}: {} {} is defined in {} as well, which comes first by name and counts; remove one of them",
-                    loser.display(),
-                    key.0.name(),
-                    key.1,
-                    winner.display()
-                );
-                self.problem(Cause::Duplicate, what);
-            }
-        }
-        winners.into_iter().map(|(key, (object, _))| (key, object)).collect()
+        let in_force = winners.into_iter().map(|(key, (object, _))| (key.clone(), Arc::clone(object))).collect();
+        duplicates.into_iter().for_each(|what| self.problem(Cause::Duplicate, what));
+        in_force
     }
 
-    /// Says what is different from what was said, or everything as complete lists.
-    fn say(&mut self, outlet: &Outlet, received: Instant, first: bool) -> Result<(), Closed> {
+    /// Says everything, as one complete list of each kind.
+    fn say_all(&mut self, outlet: &Outlet, received: Instant) -> Result<(), Closed> {
+        self.said = self.in_force();
+        self.report(outlet)?;
+        for kind in Kind::ALL {
+            send(outlet, received, Event::ListBegin(kind))?;
+            for object in self.said.values().filter(|object| object.kind() == kind) {
+                send(outlet, received, Event::Apply(Box::new(Object::clone(object))))?;
+            }
+            send(outlet, received, Event::ListEnd(kind))?;
+        }
+        Ok(())
+    }
+
+    /// Says what is different from what was said.
+    fn say_changes(&mut self, outlet: &Outlet, received: Instant) -> Result<(), Closed> {
         let now = self.in_force();
         self.report(outlet)?;
         let before = std::mem::replace(&mut self.said, now);
-        let send = |event| outlet.send_blocking(Message { received, content: Content::Event(event) });
-        if first {
-            for kind in Kind::ALL {
-                send(Event::ListBegin(kind))?;
-                for object in self.said.values().filter(|object| object.kind() == kind) {
-                    send(Event::Apply(Box::new(Object::clone(object))))?;
-                }
-                send(Event::ListEnd(kind))?;
-            }
-            return Ok(());
-        }
         for key in before.keys().filter(|key| !self.said.contains_key(key)) {
-            send(Event::Delete(key.0, key.1.clone()))?;
+            send(outlet, received, Event::Delete(key.0, key.1.clone()))?;
         }
         for (key, object) in &self.said {
             if before.get(key).is_none_or(|before| before != object) {
-                send(Event::Apply(Box::new(Object::clone(object))))?;
+                send(outlet, received, Event::Apply(Box::new(Object::clone(object))))?;
             }
         }
         Ok(())
@@ -348,18 +294,6 @@ impl Directory {
     }
 }
 
-pub(super) fn is_manifest(name: &Path) -> bool {
-    let hidden = name.as_os_str().as_encoded_bytes().starts_with(b".");
-    let suffix = name.extension().and_then(|suffix| suffix.to_str());
-    !hidden && matches!(suffix, Some("yaml" | "yml" | "json"))
-}
-
-fn signature(metadata: &std::fs::Metadata) -> Signature {
-    Signature {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    }
+fn send(outlet: &Outlet, received: Instant, event: Event) -> Result<(), Closed> {
+    outlet.send_blocking(Message { received, content: Content::Event(event) })
 }

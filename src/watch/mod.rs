@@ -9,7 +9,9 @@ mod backoff;
 mod client;
 mod decode;
 mod document;
+mod failure;
 mod files;
+mod given;
 mod kinds;
 mod lines;
 mod list;
@@ -29,9 +31,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::object::Event;
 
 pub use client::{ApiSettings, ConnectError, Timing};
-pub use files::read_files;
+pub use given::read_files;
 pub use kinds::NodeScope;
-pub use manifests::{ManifestError, ManifestSettings};
+pub use manifests::{ManifestError, ManifestSettings, parse_manifest};
 pub use publish::{Note, Publisher, Regarding, Severity};
 
 /// Messages that wait for the reader before the source waits.

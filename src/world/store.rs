@@ -10,7 +10,8 @@ use crate::resolve::{ServiceModel, SliceModel, Tally};
 /// The models of all Services and EndpointSlices, slices filed under their Service.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    pub(super) services: BTreeMap<Arc<ObjectName>, Entry>,
+    /// Boxed, because half of a B-tree's places are empty.
+    pub(super) services: BTreeMap<Arc<ObjectName>, Box<Entry>>,
     slices: BTreeMap<Arc<ObjectName>, Filed>,
 }
 
@@ -51,7 +52,7 @@ impl Store {
             return Arc::clone(known);
         }
         let name = Arc::new(name.clone());
-        self.services.insert(Arc::clone(&name), Entry::default());
+        self.services.insert(Arc::clone(&name), Box::default());
         name
     }
 
@@ -111,7 +112,7 @@ impl Store {
     /// Forgets a name under which nothing is left.
     pub(super) fn release(&mut self, name: &ObjectName) {
         let empty = |entry: &Entry| entry.service.is_none() && entry.slices.is_empty() && entry.keys.is_empty();
-        if self.services.get(name).is_some_and(empty) {
+        if self.services.get(name).is_some_and(|entry| empty(entry)) {
             self.services.remove(name);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fairlead::config::{self, Command, Host};
 use fairlead::object::Event;
-use fairlead::watch::read_files;
+use fairlead::watch::{NodeScope, read_files};
 use fairlead::world::World;
 use fairlead_lab::objects::{Endpoint, Port, Range, Service, Slice};
 use fairlead_lab::{
@@ -42,8 +42,8 @@ fn plan(lab: &Lab, objects: &[Value]) -> Plan {
     let cidrs = format!("--cluster-cidr={}", fairlead_lab::POD_NETS.join(","));
     let words = ["fairlead", "render", "--hostname-override=a", &cidrs, "-f", file.to_str().unwrap()];
     let Ok(Command::Render(settings)) = config::parse(words, Host::read()) else { panic!("render is a command") };
-    let mut world = World::new(settings.traffic);
-    for object in read_files(&settings.files).unwrap() {
+    let mut world = World::new(settings.traffic.clone());
+    for object in read_files(&settings.files, &NodeScope::Own(settings.traffic.node_name.clone())).unwrap() {
         world.apply(Event::Apply(Box::new(object)));
     }
     world.plan(&Plan::default()).plan

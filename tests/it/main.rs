@@ -1,7 +1,12 @@
-//! The integration tests: laws, packets, the model with its oracle, faults.
+//! The integration tests: arrows, packets, the model with its oracle, laws, faults.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod arrows;
 mod faults;
 mod laws;
 mod listing;
+mod model;
+mod oracle;
+mod packets;
 mod program;

@@ -1,4 +1,5 @@
 //! The real program in a node of a lab, on an API server of its own.
+#![expect(clippy::disallowed_methods, reason = "tests start the real program and write its files")]
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -21,6 +21,14 @@ pub struct Netns {
 }
 
 impl Netns {
+    /// Another handle to the same namespace.
+    ///
+    /// # Errors
+    /// If the process has too many open files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()? })
+    }
+
     /// The namespace of the calling thread.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use fairlead_kernel::nft::{DataRef, ElementInfo, Nft, NftError};
 use fairlead_plan::{Family, Plan};
 
-use crate::diff::{self, Writes};
+use crate::diff::{self, Tables, Writes};
 use crate::element::{Bytes, Element};
 use crate::encode;
 use crate::flat::{Flat, Shape};
@@ -31,7 +31,13 @@ pub enum Adoption {
 ///
 /// # Errors
 /// If the kernel cannot be read.
-pub fn compare(nft: &mut Nft, family: Family, plan: &Plan, whole: &Whole) -> Result<Adoption, NftError> {
+pub fn compare(
+    nft: &mut Nft,
+    family: Family,
+    plan: &Plan,
+    whole: &Whole,
+    tables: &Tables,
+) -> Result<Adoption, NftError> {
     let proto = nfproto(family);
     if nft.table(proto, TABLE)?.is_none() {
         return Ok(Adoption::Missing);
@@ -43,7 +49,7 @@ pub fn compare(nft: &mut Nft, family: Family, plan: &Plan, whole: &Whole) -> Res
     if let Some(reason) = chains(nft, family, whole, &mut writes)? {
         return Ok(Adoption::Foreign(reason));
     }
-    elements(nft, family, plan, whole, &mut writes)?;
+    elements(nft, family, desired(family, plan, whole, tables), whole, &mut writes)?;
     Ok(Adoption::Differs(writes))
 }
 
@@ -103,18 +109,33 @@ fn same_rules(family: Family, chain: &Chain, held: Option<&Vec<Vec<u8>>>) -> boo
         && chain.rules.iter().zip(held).all(|(rule, held)| encode::rule(family, rule).matches(held))
 }
 
-fn elements(nft: &mut Nft, family: Family, plan: &Plan, whole: &Whole, writes: &mut Writes) -> Result<(), NftError> {
-    let shapes = whole.sets.iter().filter(|set| !set.dynamic && set.value != Value::Verdict);
-    let shapes: HashMap<Name, Shape> = shapes.map(|set| (Name::clone(&set.name), Shape::of(family, set))).collect();
-    let mut wanted: HashMap<Name, Flat> =
-        shapes.iter().map(|(name, shape)| (Name::clone(name), Flat::new(*shape))).collect();
-    let mut verdicts: Vec<Element> = Vec::new();
-    let mut note = |element: &Element| match wanted.get_mut(&element.set) {
+/// What every set and map should hold: data side by side, verdicts as they are.
+struct Desired {
+    data: HashMap<Name, Flat>,
+    verdicts: Vec<Element>,
+}
+
+fn desired(family: Family, plan: &Plan, whole: &Whole, tables: &Tables) -> Desired {
+    let sets = whole.sets.iter().filter(|set| !set.dynamic && set.value != Value::Verdict);
+    let data = sets.map(|set| (Name::clone(&set.name), Flat::new(Shape::of(family, set)))).collect();
+    let mut desired = Desired { data, verdicts: Vec::new() };
+    let mut note = |element: &Element| match desired.data.get_mut(&element.set) {
         Some(flat) => flat.push(element),
-        None => verdicts.push(element.clone()),
+        None => desired.verdicts.push(element.clone()),
     };
     whole.constant.iter().for_each(&mut note);
-    whole.each_element(family, plan, note);
+    Whole::each_element(family, plan, tables, note);
+    desired
+}
+
+fn elements(
+    nft: &mut Nft,
+    family: Family,
+    desired: Desired,
+    whole: &Whole,
+    writes: &mut Writes,
+) -> Result<(), NftError> {
+    let Desired { data: mut wanted, verdicts } = desired;
     let is_new = |name: &Name, writes: &Writes| writes.new_sets.iter().any(|set| set.name == *name);
     for set in &whole.sets {
         let present = !is_new(&set.name, writes);

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use fairlead_plan::{Family, Pool, Service};
 
-use crate::element::Element;
-use crate::layout::Keyspace;
+use crate::element::{Bytes, Element};
+use crate::layout::{Keyspace, NAMES};
 use crate::render::{self, Objects};
 use crate::rules::{Chain, Name, Set};
 use crate::structure;
@@ -52,14 +52,14 @@ impl Writes {
 /// What several services share: who still needs it?
 #[derive(Debug, Default)]
 pub struct Shared {
-    elements: HashMap<Element, u32>,
+    elements: HashMap<SharedKey, u32>,
     counts: HashMap<(Keyspace, Pool, u32), u32>,
 }
 
 impl Shared {
     /// The shared elements.
-    pub fn elements(&self) -> impl Iterator<Item = &Element> {
-        self.elements.keys()
+    pub fn elements(&self) -> impl Iterator<Item = Element> + '_ {
+        self.elements.keys().map(SharedKey::element)
     }
 
     /// The pool sizes in use that need chains of their own.
@@ -74,7 +74,7 @@ impl Shared {
 
     fn take(&mut self, now: &Objects, writes: &mut Writes) {
         for element in &now.shared {
-            if !raise(&mut self.elements, element) {
+            if !raise(&mut self.elements, &SharedKey::of(element)) {
                 continue;
             }
             writes.new_elements.push(element.clone());
@@ -89,7 +89,7 @@ impl Shared {
 
     fn give(&mut self, was: &Objects, writes: &mut Writes) {
         for element in &was.shared {
-            if lower(&mut self.elements, element) {
+            if lower(&mut self.elements, &SharedKey::of(element)) {
                 writes.old_elements.push(element.clone());
             }
         }
@@ -99,6 +99,35 @@ impl Shared {
                 writes.old_elements.push(structure::spread_action(*space, *pool, *count));
             }
         }
+    }
+}
+
+/// An element that services share, in a quarter of its size: a large cluster has hundreds of thousands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct SharedKey {
+    set: u8,
+    length: u8,
+    /// The longest key of these sets: two IPv6 addresses.
+    bytes: [u8; 32],
+}
+
+impl SharedKey {
+    /// The sets whose elements services share.
+    fn sets() -> [&'static Name; 3] {
+        [&NAMES.cluster_ips, &NAMES.hairpin, &NAMES.tcp_endpoints]
+    }
+
+    fn of(element: &Element) -> Self {
+        let set = Self::sets().iter().position(|name| **name == element.set).unwrap_or_default();
+        let key = element.key.as_slice();
+        let mut bytes = [0; 32];
+        bytes[..key.len()].copy_from_slice(key);
+        Self { set: u8::try_from(set).unwrap_or_default(), length: u8::try_from(key.len()).unwrap_or_default(), bytes }
+    }
+
+    fn element(&self) -> Element {
+        let key = Bytes::from_slice(&self.bytes[..usize::from(self.length)]);
+        Element::member(Self::sets()[usize::from(self.set)], key)
     }
 }
 

@@ -118,7 +118,10 @@ pub const fn pool_name(pool: Pool) -> &'static str {
 /// Data elements cost the kernel a few microseconds, verdict elements a walk over the table; so frontends map to numbers,
 /// and only the small map `actions` maps numbers to verdicts.
 pub mod number {
+    use std::net::SocketAddr;
+
     use super::{Keyspace, Pool, ServiceKey};
+    use crate::element::Bytes;
 
     /// The source is translated as well. Not part of the look-up in `actions`.
     pub const MASQUERADE: u32 = 1 << 28;
@@ -153,8 +156,13 @@ pub mod number {
         STICKY | pool_bit(pool) | (fnv(super::suffix(key).as_bytes()) & 0x0fff_ffff)
     }
 
+    /// The number by which a client's endpoint is remembered, as far as no two endpoints of a service collide.
+    pub fn of_endpoint(addr: SocketAddr) -> u32 {
+        ENDPOINT | fnv(Bytes::EMPTY.socket(addr).as_slice())
+    }
+
     /// FNV-1a: small, and the same on every node and in every release, as what the kernel holds outlives us.
-    pub fn fnv(bytes: &[u8]) -> u32 {
+    fn fnv(bytes: &[u8]) -> u32 {
         bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
     }
 }

@@ -28,6 +28,7 @@ mod rules;
 mod sticky;
 mod structure;
 mod text;
+mod trace;
 mod type_of;
 mod whole;
 mod write;
@@ -49,6 +50,7 @@ use write::nfproto;
 
 pub use layout::TABLE;
 pub use text::text;
+pub use trace::{End, Fault, Path, Tracer, trace};
 
 /// How many elements one transaction of a cold start carries: 20 to 40 ms in which other users of nf_tables wait.
 const BATCH: usize = 8_000;
@@ -167,7 +169,10 @@ impl NftBackend {
         for family in Family::BOTH {
             let whole = Whole::new(family, now, &mut self.tables);
             self.expect(family, &whole);
-            match adopt::compare(self.nft()?, family, now, &whole)? {
+            let tables = std::mem::take(&mut self.tables);
+            let compared = self.nft().and_then(|nft| adopt::compare(nft, family, now, &whole, &tables));
+            self.tables = tables;
+            match compared? {
                 Adoption::Missing => {
                     self.told(report, || format!("the table {} {TABLE} was gone", name(family)));
                     fresh.push((family, whole));
@@ -247,7 +252,7 @@ impl NftBackend {
         let all = Writes {
             new_sets: whole.sets.clone(),
             new_chains: whole.chains.clone(),
-            new_elements: whole.sorted_elements(family, now),
+            new_elements: whole.sorted_elements(family, now, &self.tables),
             ..Writes::default()
         };
         write::writes(&mut batch, family, &all);

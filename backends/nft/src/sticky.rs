@@ -8,18 +8,27 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use fairlead_plan::{Pool, Service};
+use fairlead_plan::{Pool, Service, ServiceKey};
 
 use crate::element::{Bytes, Element};
 use crate::layout::{self, ENDPOINT, NAMES, number};
 use crate::render::{self, Objects};
 use crate::rules::{Chain, Datum, Field, Kind, Name, Set, Stmt, Value};
 
+/// The map in which a service remembers its clients.
+pub fn memory(key: &ServiceKey) -> Name {
+    format!("affinity-{}", layout::suffix(key)).into()
+}
+
+/// The map from the number of an endpoint to its address.
+pub fn endpoints(pool: Pool, key: &ServiceKey) -> Name {
+    format!("endpoints-{}-{}", layout::pool_name(pool), layout::suffix(key)).into()
+}
+
 /// Adds what a service with affinity needs.
 pub fn service(service: &Service, objects: &mut Objects) {
     let Some(affinity) = service.affinity else { return };
-    let suffix = layout::suffix(&service.key);
-    let memory: Name = format!("affinity-{suffix}").into();
+    let memory = memory(&service.key);
     objects.sets.push(Set::new(Name::clone(&memory), &[Kind::Addr], Value::Data(&[Kind::Number])).filled_by_packets());
     for pool in [Pool::Cluster, Pool::Local] {
         let used =
@@ -33,7 +42,7 @@ pub fn service(service: &Service, objects: &mut Objects) {
 fn pool(service: &Service, pool: Pool, memory: &Name, seconds: u32, objects: &mut Objects) {
     let suffix = format!("{}-{}", layout::pool_name(pool), layout::suffix(&service.key));
     let slots: Name = format!("slots-{suffix}").into();
-    let endpoints: Name = format!("endpoints-{suffix}").into();
+    let endpoints = endpoints(pool, &service.key);
     objects.sets.push(
         Set::new(Name::clone(&slots), &[Kind::Index], Value::Data(&[Kind::Number]))
             .type_of(&[Field::Random { modulus: 65_536, offset: 0 }]),
@@ -86,7 +95,7 @@ fn numbers(endpoints: impl Iterator<Item = SocketAddr>) -> BTreeMap<SocketAddr, 
     sorted.sort_unstable();
     let mut taken = BTreeMap::new();
     for addr in sorted {
-        let mut number = number::ENDPOINT | number::fnv(Bytes::EMPTY.socket(addr).as_slice());
+        let mut number = number::of_endpoint(addr);
         while taken.contains_key(&number) {
             number = number::ENDPOINT | number.wrapping_add(1);
         }

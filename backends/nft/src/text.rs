@@ -21,7 +21,7 @@ pub fn text(plan: &Plan) -> String {
         let ip = ip(family);
         // Declaring the table first lets the deletion succeed where there is none.
         let _ = writeln!(out, "table {ip} {TABLE}\ndelete table {ip} {TABLE}\ntable {ip} {TABLE} {{");
-        let elements = whole.sorted_elements(family, plan);
+        let elements = whole.sorted_elements(family, plan, &tables);
         for set in &whole.sets {
             self::set(&mut out, family, set, &elements);
         }
@@ -180,7 +180,8 @@ pub fn handle(number: u32) -> String {
     format!("{:x}:{:x}", number >> 16, number & 0xffff)
 }
 
-fn stmt(family: Family, stmt: &Stmt) -> String {
+/// A statement as it stands in a rule.
+pub fn stmt(family: Family, stmt: &Stmt) -> String {
     let ip = ip(family);
     match stmt {
         Stmt::InSet { key, set, negated } => {

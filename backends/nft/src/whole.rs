@@ -19,7 +19,6 @@ pub struct Whole {
     pub chains: Vec<Chain>,
     /// Elements that lead to chains, and facts about the node.
     pub constant: Vec<Element>,
-    shared: Vec<Element>,
 }
 
 impl Whole {
@@ -37,21 +36,21 @@ impl Whole {
         chains.extend(sticky);
         chains.extend(structure::chains(family, &plan.node));
         let constant = constant_elements(family, plan, shared);
-        Self { sets, chains, constant, shared: shared.elements().cloned().collect() }
+        Self { sets, chains, constant }
     }
 
     /// Every element of services.
-    pub fn each_element(&self, family: Family, plan: &Plan, mut each: impl FnMut(&Element)) {
+    pub fn each_element(family: Family, plan: &Plan, tables: &Tables, mut each: impl FnMut(&Element)) {
         for service in plan.services.iter().filter(|service| service.key.family == family) {
             render::service(service).elements.iter().for_each(&mut each);
         }
-        self.shared.iter().for_each(each);
+        tables.shared(family).elements().for_each(|element| each(&element));
     }
 
     /// Everything in the order in which people should read it.
-    pub fn sorted_elements(&self, family: Family, plan: &Plan) -> Vec<Element> {
+    pub fn sorted_elements(&self, family: Family, plan: &Plan, tables: &Tables) -> Vec<Element> {
         let mut all = self.constant.clone();
-        self.each_element(family, plan, |element| all.push(element.clone()));
+        Self::each_element(family, plan, tables, |element| all.push(element.clone()));
         all.sort_unstable();
         all
     }

@@ -111,8 +111,8 @@ impl Pod {
 
 /// A ClusterIP Service with the unnamed TCP port 80, on node-a of zone-a, where pods are recognised by their source.
 pub(super) fn service(family: Family) -> Case {
-    let mut object = ServiceObject::default();
-    object.metadata = Meta { namespace: "shop".into(), name: "web".into(), ..Meta::default() };
+    let metadata = Meta { namespace: "shop".into(), name: "web".into(), ..Meta::default() };
+    let mut object = ServiceObject { metadata, ..ServiceObject::default() };
     object.spec.cluster_ip = Some(cluster_ip(family, 1).to_string());
     object.spec.cluster_ips = vec![cluster_ip(family, 1).to_string()];
     object.spec.ip_families = vec![family.label().to_owned()];

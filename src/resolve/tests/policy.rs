@@ -122,9 +122,12 @@ fn without_endpoints_anywhere_clients_are_refused_whatever_the_policy() {
 #[test]
 fn external_policy_means_nothing_for_a_cluster_ip_service_without_external_ip() {
     both(|f| {
-        let policy = |case: &mut Case| case.object.spec.external_traffic_policy = Some("Local".into());
-        let ignored = service(f).but(policy).with([ready(1).here()]).resolve();
-        assert!(ignored.pools.local.is_empty());
+        let policy = |case: &mut Case| {
+            case.object.spec.type_ = Some("ClusterIP".into());
+            case.object.spec.external_traffic_policy = Some("Local".into());
+        };
+        let only_status = service(f).vip(3).but(policy).with([ready(1).here()]).resolve();
+        assert_eq!(only_status.external, Route::all(MASQUERADED));
         let with_address = service(f).external_ip(7).but(policy).with([ready(1).here()]).resolve();
         assert_eq!(with_address.external.from_outside, LOCAL);
     });

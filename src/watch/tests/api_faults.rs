@@ -14,7 +14,18 @@ async fn with_two_services(server: &ApiServer) -> Reader {
     server.apply(service("six", "fd00:96::1")).expect("a name");
     let mut reader = reader_of(server).await;
     reader.synced().await;
+    watched(server, &mut reader).await;
     reader
+}
+
+/// Waits until Services are watched: a list is complete a moment before.
+async fn watched(server: &ApiServer, reader: &mut Reader) {
+    let wait = async {
+        while server.watches("services") == 0 {
+            reader.quiet(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, wait).await.expect("a watch begins");
 }
 
 #[tokio::test]
@@ -92,6 +103,7 @@ async fn pages_that_expire_begin_the_list_again_and_delete_nothing() {
     }
     let mut reader = reader_of(&server).await;
     reader.synced().await;
+    watched(&server, &mut reader).await;
     server.set_fault(|faults| faults.slow_lists = Duration::from_millis(50));
     server.forget_requests();
     server.expire_watches();
@@ -186,4 +198,28 @@ async fn a_server_restored_from_a_backup_is_listed_again() {
         reader.until("it is listed again", |reader| reader.lists[&Kind::Service] == 2).await;
         assert_eq!(reader.names(), ["Service default/web"], "1.{minor}");
     }
+}
+
+/// The kernel's list of TCP connections: whether one to this port has a keepalive timer running.
+fn probes_its_peer(port: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    const KEEPALIVE: &str = "02:";
+    let connections = std::fs::read_to_string("/proc/self/net/tcp").expect("/proc is mounted");
+    connections.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, _, remote, state, _, timer, ..] = fields.as_slice() else { return false };
+        remote.ends_with(&format!(":{port:04X}")) && *state == ESTABLISHED && timer.starts_with(KEEPALIVE)
+    })
+}
+
+#[tokio::test]
+async fn a_peer_that_vanishes_without_a_word_is_asked_for_signs_of_life() {
+    let server = server_of(34);
+    let mut reader = with_two_services(&server).await;
+    let wait = async {
+        while !probes_its_peer(server.address().port()) {
+            reader.quiet(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, wait).await.expect("a keepalive timer runs");
 }

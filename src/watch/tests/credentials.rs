@@ -2,7 +2,7 @@ use fairlead_lab::api::{ApiServer, Settings};
 use serde_json::json;
 
 use super::{TempDir, quick, reader_with, service};
-use crate::watch::{ApiSettings, NodeScope};
+use crate::watch::{ApiSettings, Cause, NodeScope};
 
 fn with_token(token: &str) -> ApiServer {
     let settings = Settings { token: Some(token.to_owned()), ..Settings::default() };
@@ -59,4 +59,20 @@ async fn bad_settings_are_one_clear_sentence() {
         let error = settings.client().await.err().expect(part).to_string();
         assert!(error.contains(part) && !error.contains('\n'), "{error}");
     }
+}
+
+#[tokio::test]
+async fn an_https_url_is_spoken_to_in_tls() {
+    let server = with_token("secret");
+    let settings = ApiSettings {
+        kubeconfig: None,
+        master: Some(server.url().replace("http:", "https:")),
+        nodes: NodeScope::All,
+        timing: quick(),
+    };
+    let mut reader = reader_with(&settings).await;
+    reader.until("the handshake fails", |reader| reader.count(Cause::Connection) > 0).await;
+    let what = &reader.problems[0].what;
+    assert!(what.contains("TLS") || what.contains("corrupt message"), "{what}");
+    assert!(server.requests().is_empty(), "nothing is said in the clear");
 }

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "manifests of a test are files")]
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -5,7 +7,7 @@ use serde_json::json;
 use super::{Cause, Reader, Source, TempDir, service};
 use crate::{
     object::Kind,
-    watch::{ManifestSettings, NodeScope},
+    watch::{ManifestSettings, NodeScope, parse_manifest},
 };
 
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -159,4 +161,13 @@ async fn a_directory_that_is_not_there_is_refused_and_one_that_vanishes_changes_
     directory.write("b.yaml", &yaml("db", "10.96.0.2"));
     reader.until("it is read again", |reader| reader.service("db").is_some()).await;
     assert_eq!(reader.deletions, 0);
+}
+
+#[test]
+fn one_file_can_be_read_without_a_directory() {
+    let path = std::path::Path::new("a.yaml");
+    let text = yaml("web", "10.96.0.1") + &yaml("headless", "None");
+    assert_eq!(parse_manifest(path, &text, &NodeScope::All).expect("valid").len(), 1);
+    let error = parse_manifest(path, &text.replace("port: 80", "port: x"), &NodeScope::All).expect_err("bad");
+    assert!(error.to_string().starts_with("a.yaml:8: "), "{error}");
 }

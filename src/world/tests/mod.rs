@@ -99,8 +99,8 @@ impl Scene {
     }
 
     fn web(&self, service: &str, host: u8) -> ServiceObject {
-        let mut object = ServiceObject::default();
-        object.metadata = Meta { namespace: "shop".into(), name: service.into(), ..Meta::default() };
+        let metadata = Meta { namespace: "shop".into(), name: service.into(), ..Meta::default() };
+        let mut object = ServiceObject { metadata, ..ServiceObject::default() };
         object.metadata.creation_timestamp = Some(format!("2026-01-{host:02}T00:00:00Z"));
         object.spec.cluster_ip = Some(self.ip(96, host).to_string());
         object.spec.ports = vec![ServicePort { port: 80, ..ServicePort::default() }];

@@ -135,7 +135,10 @@ fn links(switch: &str, places: &[Place]) -> Vec<String> {
 fn switch_lines(places: &[Place]) -> Vec<String> {
     let on_switch = |place: &&Place| !matches!(place.kind, Kind::Pod { .. });
     let ports = places.iter().filter(on_switch).map(|place| place.name.as_str());
-    bridge("switch", &switch_address(DEAD_END), ports)
+    let mut lines = bridge("switch", &switch_address(DEAD_END), ports);
+    // Without a route, Linux answers an IPv6 packet that it does not forward with an ICMP error.
+    lines.extend(["0.0.0.0/0", "::/0"].map(|net| format!("route add blackhole {net}")));
+    lines
 }
 
 /// A bridge with an address and ports. Without snooping, multicast (neighbour discovery) passes from the first moment.
@@ -178,7 +181,8 @@ fn node_lines(place: &Place, second: &Addresses, gateway: &Addresses, places: &[
     lines.extend(pods.map(|pod| format!("link set p-{pod} type bridge_slave hairpin on")));
     lines.push("link set eth0 up".to_owned());
     lines.extend(with_address("eth0", &place.addresses, 24, 64));
-    lines.extend(with_address("eth0", second, 24, 64));
+    // Deprecated, so that the kernel does not choose it as a source where two would do.
+    lines.extend(with_address("eth0", second, 24, 64).map(|line| format!("{line} preferred_lft 0")));
     lines.extend(default_routes(&switch_address(DEAD_END)));
     for other in places.iter().filter(|other| other.name != place.name) {
         match &other.kind {

@@ -99,15 +99,19 @@ pub fn needs(features: &[Feature]) -> bool {
         return true;
     }
     let required = env::var(REQUIRE).unwrap_or_default();
-    for name in &missing {
-        let demanded = required.split(',').any(|word| word.trim() == *name);
-        assert!(!demanded, "this machine must have {name} ({REQUIRE} lists it) and does not");
+    if let Some(name) = demanded(&required, &missing) {
+        panic!("this machine must have {name} ({REQUIRE} lists it) and does not");
     }
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");
     // Written directly, because the test harness hides what a passing test prints.
     let _ = writeln!(io::stderr(), "{SKIPPED} {test}: this machine lacks {}", missing.join(", "));
     false
+}
+
+/// The first of the missing features that the list, with commas between, demands.
+fn demanded<'a>(list: &str, missing: &[&'a str]) -> Option<&'a str> {
+    missing.iter().copied().find(|name| list.split(',').any(|word| word.trim() == *name))
 }
 
 fn in_fresh_namespace(attempt: impl FnOnce() -> bool + Send) -> bool {
@@ -123,4 +127,27 @@ fn succeeds(program: &str, args: &str) -> bool {
 /// Whether the kernel shows this file, if need be after loading the module.
 fn has_module(module: &str, file: &str) -> bool {
     fs::exists(file).unwrap_or(false) || (succeeds("modprobe", module) && fs::exists(file).unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_feature_is_demanded_by_its_whole_name_only() {
+        assert_eq!(demanded("nf_tables, sctp", &["ip_vs", "sctp"]), Some("sctp"));
+        assert_eq!(demanded("nf_tables,ip_vs_rr", &["ip_vs", "sctp"]), None);
+        assert_eq!(demanded("", &["ip_vs"]), None);
+    }
+
+    #[test]
+    fn features_have_different_names() {
+        let names: std::collections::BTreeSet<_> = Feature::ALL.iter().map(|feature| feature.name()).collect();
+        assert_eq!(names.len(), Feature::ALL.len());
+    }
+
+    #[test]
+    fn a_machine_with_everything_asked_for_is_told_to_run() {
+        assert!(needs(&[]));
+    }
 }

@@ -145,18 +145,19 @@ impl Shared {
             let began = self.began.elapsed();
             let result = attempt(from, protocol, to, &options).await;
             let took = self.began.elapsed().saturating_sub(began);
-            let mut tally = self.tally();
             match result {
-                Ok(answer) => {
-                    self.successes.fetch_add(1, Ordering::Relaxed);
-                    *tally.endpoints.entry(answer.endpoint).or_default() += 1;
-                    tally.slowest = tally.slowest.max(took);
-                }
-                Err(error) => tally.failures.push(failure(began, took, protocol, to, &error)),
+                Ok(answer) => self.count(answer.endpoint, took),
+                Err(error) => self.tally().failures.push(failure(began, took, protocol, to, &error)),
             }
-            drop(tally);
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    fn count(&self, endpoint: String, took: Duration) {
+        self.successes.fetch_add(1, Ordering::Relaxed);
+        let mut tally = self.tally();
+        *tally.endpoints.entry(endpoint).or_default() += 1;
+        tally.slowest = tally.slowest.max(took);
     }
 
     fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {

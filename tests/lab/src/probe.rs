@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use fairlead_plan::Protocol;
+use futures::StreamExt;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
@@ -83,6 +84,8 @@ pub struct Options {
     pub payload: usize,
     /// How many connections [`probe_set`] opens.
     pub connections: usize,
+    /// How many of these at a time. Large UDP payloads overflow the server's buffer if many come at once.
+    pub at_once: usize,
     /// How long to wait for an answer.
     pub patience: Duration,
     /// Whether to send a UDP request a second time after a third of that.
@@ -98,6 +101,7 @@ impl Default for Options {
             source_port: 0,
             payload: 0,
             connections: CONNECTIONS,
+            at_once: CONNECTIONS,
             patience: SILENCE,
             resend: true,
             abort: false,
@@ -117,14 +121,15 @@ pub fn probe_with(from: &Place, protocol: Protocol, to: SocketAddr, options: &Op
     from.run(|| block_on(attempt(from, protocol, to, options))).into()
 }
 
-/// Opens [`Options::connections`] connections at once, so silence costs its deadline once.
+/// Opens [`Options::connections`] connections, by default all at once, so silence costs its deadline once.
 #[must_use]
 pub fn probe_set(from: &Place, protocol: Protocol, to: SocketAddr, options: &Options) -> Seen {
     from.run(|| {
         block_on(async {
             let attempts = (0..options.connections).map(|_| attempt(from, protocol, to, options));
             let mut seen = Seen::default();
-            for result in futures::future::join_all(attempts).await {
+            let mut results = futures::stream::iter(attempts).buffer_unordered(options.at_once);
+            while let Some(result) = results.next().await {
                 seen.count(result.into());
             }
             seen

@@ -1,4 +1,8 @@
 //! Plans for the tests of this crate: small, and with one of everything.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub mod packets;
+pub mod random;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

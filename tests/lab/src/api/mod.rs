@@ -24,6 +24,8 @@ mod state;
 mod status;
 mod store;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod time;
 mod write;
 
@@ -178,6 +180,12 @@ impl ApiServer {
     /// Switches all faults off.
     pub fn clear_faults(&self) {
         self.set_fault(|faults| *faults = Faults::default());
+    }
+
+    /// How many watches of a resource, by its plural name, are running: what the three switches below reach.
+    #[must_use]
+    pub fn watches(&self, plural: &str) -> usize {
+        self.shared.watches().get(plural).copied().unwrap_or_default()
     }
 
     /// Ends all watches cleanly, as at their timeout.

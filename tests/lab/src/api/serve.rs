@@ -1,6 +1,6 @@
 //! The HTTP side: connections, authentication, dispatch.
 
-use std::{convert::Infallible, net::TcpListener, sync::Arc};
+use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -22,6 +22,9 @@ use super::{
     write,
 };
 
+/// Before the next try after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// Accepts connections until the server is told to stop.
@@ -33,9 +36,11 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) -> Result
         tokio::select! {
             stopped = signals.wait_for(|signals| signals.stop) => return stopped.map(|_| ()).context("signals ended"),
             accepted = listener.accept() => {
-                // A client that is gone before it is accepted is its own affair.
-                let Ok((stream, _)) = accepted else { continue };
-                tokio::spawn(connection(stream, Arc::clone(&shared)));
+                match accepted {
+                    Ok((stream, _)) => drop(tokio::spawn(connection(stream, Arc::clone(&shared)))),
+                    // The client is gone already, or there are too many open files: a pause helps the latter.
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What all connections share: the store, the fault switches, the signals, the record of requests.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -68,6 +68,8 @@ pub(super) struct Shared {
     pub settings: Settings,
     store: Mutex<Store>,
     requests: Mutex<Vec<RecordedRequest>>,
+    /// Running watches by plural name.
+    watches: Mutex<BTreeMap<&'static str, usize>>,
     signals: watch::Sender<Signals>,
 }
 
@@ -79,6 +81,7 @@ impl Shared {
             settings,
             store: Mutex::new(store),
             requests: Mutex::default(),
+            watches: Mutex::default(),
             signals: watch::Sender::new(signals),
         })
     }
@@ -107,6 +110,10 @@ impl Shared {
 
     pub fn faults(&self) -> Faults {
         self.signals.borrow().faults.clone()
+    }
+
+    pub fn watches(&self) -> MutexGuard<'_, BTreeMap<&'static str, usize>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn requests(&self) -> MutexGuard<'_, Vec<RecordedRequest>> {

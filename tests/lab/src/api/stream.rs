@@ -82,6 +82,7 @@ impl Watch {
             initial.extend(objects.filter(|object| selector.matches(object)).cloned());
         }
         drop(store);
+        *shared.watches().entry(target.resource.plural).or_default() += 1;
         let now = Instant::now();
         let timeout = query.number("timeoutSeconds").filter(|&seconds| seconds > 0);
         Ok(Self {
@@ -221,6 +222,12 @@ impl Watch {
         chunk.extend_from_slice(format!(r#"{{"type":"ERROR","object":{}}}"#, failure.to_json()).as_bytes());
         chunk.push(b'\n');
         self.ended = true;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        *self.shared.watches().entry(self.resource.plural).or_default() -= 1;
     }
 }
 

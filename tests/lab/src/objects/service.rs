@@ -137,8 +137,14 @@ impl Service {
 
     /// Gives it the `host`-th ClusterIP.
     #[must_use]
-    pub fn cluster_ip(mut self, host: u8) -> Self {
-        self.cluster_ip = Some(cluster_ip(host));
+    pub const fn cluster_ip(self, host: u8) -> Self {
+        self.cluster_addresses(cluster_ip(host))
+    }
+
+    /// Gives it these ClusterIPs.
+    #[must_use]
+    pub const fn cluster_addresses(mut self, addresses: Addresses) -> Self {
+        self.cluster_ip = Some(addresses);
         self
     }
 

@@ -1,0 +1,209 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicU32;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use fairlead_kernel::netns::Netns;
+use fairlead_kernel::nft::Monitor;
+use fairlead_lab::api::ApiServer;
+
+use crate::cluster::{self, Change};
+
+const HEALTH: &str = "127.0.0.1:10256";
+const METRICS: &str = "127.0.0.1:10249";
+/// How long anything may take before the bench gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Without announcements for this long the subject is at rest.
+const REST: Duration = Duration::from_millis(8);
+
+/// A namespace with a filled API server.
+pub struct Bench {
+    size: usize,
+    api: ApiServer,
+    namespace: Netns,
+    kubeconfig: PathBuf,
+    commits: Mutex<Receiver<Instant>>,
+}
+
+/// A running program.
+pub struct Run {
+    child: Child,
+    namespace: Netns,
+    /// From the start of the process to `/readyz`.
+    pub ready_after: Duration,
+    /// Seconds of the first sync.
+    pub first_sync: f64,
+    /// Objects that the first sync wrote.
+    pub first_writes: u64,
+    /// Resident set when ready, and at most until then.
+    pub ready_mb: f64,
+    /// See [`Run::ready_mb`].
+    pub ready_peak_mb: f64,
+}
+
+/// How long one change took.
+pub struct Sample {
+    pub inside: Duration,
+    pub outside: Duration,
+}
+
+impl Bench {
+    pub fn new(size: usize) -> anyhow::Result<Self> {
+        let namespace = Netns::create()?;
+        let listener = namespace.run(|| -> anyhow::Result<TcpListener> {
+            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
+            anyhow::ensure!(up.success(), "ip link set lo up failed");
+            Ok(TcpListener::bind("127.0.0.1:0")?)
+        })??;
+        let api = ApiServer::start(listener)?;
+        cluster::fill(&api, size)?;
+        let kubeconfig = std::env::temp_dir().join(format!("fairlead-bench-{}-{size}", std::process::id()));
+        api.kubeconfig(&kubeconfig)?;
+        let (sender, commits) = channel();
+        let mut monitor = namespace.run(|| Monitor::open(Arc::new(AtomicU32::new(0))))??;
+        std::thread::spawn(move || {
+            loop {
+                // An overrun during a cold start is a flood of announcements like any other.
+                let heard = monitor.next().map_or(true, |notices| !notices.is_empty());
+                if heard && sender.send(Instant::now()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { size, api, namespace, kubeconfig, commits: Mutex::new(commits) })
+    }
+
+    pub fn start(&self) -> anyhow::Result<Run> {
+        let begin = Instant::now();
+        let child = self.namespace.run(|| {
+            Command::new(env!("CARGO_BIN_EXE_fairlead"))
+                .arg("--kubeconfig")
+                .arg(&self.kubeconfig)
+                .args(["--hostname-override", "a", "--cluster-cidr", "10.128.0.0/9"])
+                .stderr(Stdio::null())
+                .spawn()
+        })?;
+        let child = child.context("starting fairlead")?;
+        let mut run = Run {
+            namespace: self.namespace.try_clone()?,
+            child,
+            ready_after: Duration::ZERO,
+            first_sync: 0.0,
+            first_writes: 0,
+            ready_mb: 0.0,
+            ready_peak_mb: 0.0,
+        };
+        while !run.ask(HEALTH, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            anyhow::ensure!(begin.elapsed() < PATIENCE, "fairlead did not become ready");
+            anyhow::ensure!(run.child.try_wait()?.is_none(), "fairlead ended");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        run.ready_after = begin.elapsed();
+        (run.ready_mb, run.ready_peak_mb) = (run.resident_mb()?, run.peak_mb()?);
+        let metrics = run.metrics()?;
+        run.first_sync = value(&metrics, "fairlead_sync_duration_seconds_sum");
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let writes = value(&metrics, "fairlead_writes_total") as u64;
+        run.first_writes = writes;
+        self.rest();
+        Ok(run)
+    }
+
+    /// Waits until the kernel announces nothing more.
+    fn rest(&self) {
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        while commits.recv_timeout(REST).is_ok() {}
+    }
+
+    fn commit(&self) -> anyhow::Result<Instant> {
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        commits.recv_timeout(PATIENCE).context("the kernel announced no commit")
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.kubeconfig);
+    }
+}
+
+impl Run {
+    /// Makes one change and times it.
+    pub fn time(&mut self, bench: &Bench, change: Change, number: usize) -> anyhow::Result<Sample> {
+        if change.prepare(&bench.api, bench.size, number)? {
+            bench.commit()?;
+        }
+        bench.rest();
+        let before = self.metrics()?;
+        let begin = Instant::now();
+        change.make(&bench.api, bench.size, number)?;
+        let heard = bench.commit()?;
+        bench.rest();
+        let after = self.metrics()?;
+        let of = |name: &str| value(&after, name) - value(&before, name);
+        let (sum, count) = (of("fairlead_event_to_kernel_seconds_sum"), of("fairlead_event_to_kernel_seconds_count"));
+        anyhow::ensure!(count >= 1.0, "the change was not counted");
+        Ok(Sample { inside: Duration::from_secs_f64(sum / count), outside: heard.saturating_duration_since(begin) })
+    }
+
+    /// The sum of a metric over its labels.
+    pub fn gauge(&self, name: &str) -> anyhow::Result<f64> {
+        Ok(value(&self.metrics()?, name))
+    }
+
+    /// Resident set now, MB of 10^6 bytes.
+    pub fn resident_mb(&self) -> anyhow::Result<f64> {
+        self.status("VmRSS:")
+    }
+
+    /// Largest resident set so far.
+    pub fn peak_mb(&self) -> anyhow::Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024.0 / 1e6)
+    }
+
+    fn metrics(&self) -> anyhow::Result<String> {
+        self.ask(METRICS, "/metrics")
+    }
+
+    fn ask(&self, address: &str, path: &str) -> anyhow::Result<String> {
+        let address: SocketAddr = address.parse()?;
+        self.namespace.run(|| {
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })?
+    }
+
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn value(metrics: &str, name: &str) -> f64 {
+    let series =
+        metrics.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}

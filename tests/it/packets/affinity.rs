@@ -1,0 +1,125 @@
+//! Session affinity: a client meets the endpoint that it met last.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use fairlead_lab::{Options, probe_set};
+use fairlead_plan::{Family, Protocol};
+
+use super::programs;
+use super::scenario::{Objects, Stack, TCP_AND_UDP, To};
+use super::stage::Stage;
+use super::web::{NODE_PORT, PORT, web_behind_balancer, with_ready};
+
+const ALL: &[&str] = &["a1", "a2", "a3", "b1", "b2"];
+const LONG: u32 = 600;
+const FRONTENDS: [To; 3] = [To::Cluster(1, PORT), To::Place("a", NODE_PORT), To::External(1, PORT)];
+
+fn sticky(seconds: u32, endpoints: &[&str]) -> Objects {
+    with_ready(web_behind_balancer().sticky(seconds), endpoints)
+}
+
+/// The endpoints that a client meets, at each of its frontends in turn.
+fn met(stage: &Stage, client: &str, protocol: Protocol, frontends: &[To]) -> BTreeSet<String> {
+    let mut met = BTreeSet::new();
+    for to in frontends {
+        let to = to.address(&stage.lab, stage.family);
+        let seen = probe_set(stage.lab.place(client), protocol, to, &Options::default());
+        assert_eq!(seen.refused + seen.silence + seen.failed.len(), 0, "{protocol} from {client} to {to}: {seen:?}");
+        met.extend(seen.reached.into_keys());
+    }
+    met
+}
+
+/// The one endpoint that a client meets.
+fn only(stage: &Stage, client: &str, protocol: Protocol) -> String {
+    // The first connection alone: of two that begin at the same moment each may be the first.
+    let to = FRONTENDS[0].address(&stage.lab, stage.family);
+    let one = Options { connections: 1, ..Options::default() };
+    assert_eq!(probe_set(stage.lab.place(client), protocol, to, &one).reached.len(), 1);
+    let met = met(stage, client, protocol, &FRONTENDS[..1]);
+    assert_eq!(met.len(), 1, "{protocol} from {client}: {met:?}");
+    met.into_iter().next().unwrap_or_default()
+}
+
+fn each(test: impl Fn(&mut Stage, Protocol)) {
+    for family in Family::BOTH {
+        let Some(mut stage) = super::stage(family) else { return };
+        for protocol in TCP_AND_UDP {
+            stage.begin(|_| ());
+            test(&mut stage, *protocol);
+        }
+    }
+}
+
+#[test]
+fn a_client_meets_one_endpoint_at_all_frontends_of_the_service() {
+    each(|stage, protocol| {
+        stage.apply(&sticky(LONG, ALL), Stack::Single);
+        for client in ["a2", "a", "outside", "stranger"] {
+            let one = only(stage, client, protocol);
+            assert_eq!(met(stage, client, protocol, &FRONTENDS), BTreeSet::from([one]), "{protocol} from {client}");
+        }
+    });
+}
+
+#[test]
+fn without_affinity_a_client_meets_all_endpoints_and_affinity_comes_and_goes() {
+    each(|stage, protocol| {
+        let all: BTreeSet<String> = ALL.iter().map(|name| (*name).to_owned()).collect();
+        for _ in 0..2 {
+            stage.apply(&with_ready(web_behind_balancer(), ALL), Stack::Single);
+            assert_eq!(met(stage, "outside", protocol, &FRONTENDS), all);
+            stage.apply(&sticky(LONG, ALL), Stack::Single);
+            only(stage, "outside", protocol);
+        }
+    });
+}
+
+#[test]
+fn a_client_keeps_its_endpoint_while_others_come_and_go_and_gets_another_when_it_goes() {
+    each(|stage, protocol| {
+        stage.apply(&sticky(LONG, ALL), Stack::Single);
+        let first = only(stage, "a2", protocol);
+        let rest: Vec<_> = ALL.iter().copied().filter(|name| *name != first).collect();
+        for kept in [&rest[..1], &rest[1..3], &rest[..]] {
+            let with_first: Vec<_> = kept.iter().copied().chain([first.as_str()]).collect();
+            stage.apply(&sticky(LONG, &with_first), Stack::Single);
+            assert_eq!(only(stage, "a2", protocol), first, "{protocol}, among {with_first:?}");
+        }
+        stage.apply(&sticky(LONG, &rest), Stack::Single);
+        let second = only(stage, "a2", protocol);
+        assert_ne!(second, first);
+        stage.apply(&sticky(LONG, &rest), Stack::Single);
+        assert_eq!(only(stage, "a2", protocol), second);
+    });
+}
+
+#[test]
+fn a_client_is_forgotten_when_it_stays_away() {
+    /// One in five times a forgotten client meets the same endpoint again: so many times in a row never.
+    const VISITS: usize = 30;
+    each(|stage, protocol| {
+        stage.apply(&sticky(1, ALL), Stack::Single);
+        let first = only(stage, "outside", protocol);
+        let forgotten = (0..VISITS).any(|_| {
+            // The time out of the Service is what is waited for.
+            thread::sleep(Duration::from_millis(1_300));
+            only(stage, "outside", protocol) != first
+        });
+        assert!(forgotten, "{protocol}: always {first}");
+    });
+}
+
+#[test]
+fn clients_are_remembered_when_the_program_starts_again() {
+    each(|stage, protocol| {
+        stage.apply(&sticky(LONG, ALL), Stack::Single);
+        let clients = ["a2", "a3", "a", "outside", "stranger"];
+        let before = clients.map(|client| only(stage, client, protocol));
+        stage.restart(programs::nft());
+        let after = clients.map(|client| only(stage, client, protocol));
+        assert_eq!(before, after, "{protocol}");
+    });
+}

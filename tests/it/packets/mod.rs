@@ -1,0 +1,95 @@
+//! Services as real packets: each table of scenarios on a real kernel, and by `Plan::decide`, in both families.
+//!
+//! The scenarios follow what users of kube-proxy rely on, one sentence each. Node `a` runs fairlead, node `b` is another
+//! node; pods `a1`, `a2`, `a3` are local, `b1` and `b2` remote; `outside` and `stranger` are clients that are not of the
+//! cluster. Where nothing else is said, a check is made with TCP and with UDP.
+//!
+//! What is not here: SCTP sockets, which the kernels of our machines lack (SCTP is decided and programmed, and no packet
+//! is sent), and what the health and metrics servers answer over HTTP, which has tests of its own.
+
+mod affinity;
+mod cluster_ip;
+mod endpoints;
+mod external;
+mod flows;
+mod node_port;
+mod observe;
+mod programs;
+mod robust;
+mod scenario;
+mod stack;
+mod stage;
+mod topology;
+mod web;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use fairlead_lab::{Feature, needs};
+use fairlead_plan::Family;
+
+use scenario::Scenario;
+use stage::Stage;
+
+/// What every test here needs of the machine.
+pub(crate) const NEEDED: &[Feature] = &[Feature::Namespaces, Feature::NfTables];
+
+/// Labs that work off one table side by side: most of the time is spent waiting for silence.
+const LABS: usize = 3;
+
+/// A stage with the nft backend; `None` if the machine cannot hold one, which was said.
+fn stage(family: Family) -> Option<Stage> {
+    needs(NEEDED).then(|| Stage::new(family, programs::nft()))
+}
+
+/// Runs a table, all of it even if something is wrong.
+fn table(family: Family, scenarios: &[Scenario]) {
+    if !needs(NEEDED) {
+        return;
+    }
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        let mut stage = Stage::new(family, programs::nft());
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let wrong = observe::run(scenario, &mut stage);
+            if !wrong.is_empty() {
+                let mut failures = failures.lock().expect("nobody panics while holding it");
+                if failures.is_empty() {
+                    eprintln!(
+                        "{}\nThe first scenario that failed left this behind:\n{}",
+                        scenario.sentence,
+                        stage.lab.state()
+                    );
+                }
+                failures.push(format!("{}:\n  {}", scenario.sentence, wrong.join("\n  ")));
+            }
+        }
+    };
+    thread::scope(|scope| (0..LABS).for_each(|_| drop(scope.spawn(work))));
+    let failures = failures.into_inner().expect("nobody panics while holding it");
+    let count = scenarios.len();
+    assert!(failures.is_empty(), "{} of {count} scenarios failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+macro_rules! both_families {
+    ($($name:ident: $scenarios:expr;)*) => {
+        mod ipv4 {
+            $(#[test] fn $name() { super::table(fairlead_plan::Family::V4, &$scenarios); })*
+        }
+        mod ipv6 {
+            $(#[test] fn $name() { super::table(fairlead_plan::Family::V6, &$scenarios); })*
+        }
+    };
+}
+
+both_families! {
+    cluster_ips_lead_where_policy_and_origin_say: super::cluster_ip::scenarios();
+    cluster_ips_without_an_answer_refuse_or_stay_silent: super::cluster_ip::unanswered();
+    node_ports_answer_on_the_addresses_they_should: super::node_port::scenarios();
+    external_addresses_follow_policy_and_ranges: super::external::scenarios();
+    endpoints_are_used_as_their_conditions_say: super::endpoints::scenarios();
+    hints_keep_traffic_near: super::topology::scenarios();
+    families_and_service_networks_come_and_go: super::stack::scenarios();
+}

@@ -1,0 +1,155 @@
+//! Nobody notices that the program changes things, starts again, or was away.
+
+use std::net::SocketAddr;
+
+use fairlead_lab::{Hammer, Tally};
+use fairlead_plan::{Family, Protocol};
+
+use super::programs;
+use super::scenario::{Objects, Stack, TCP_AND_UDP, To, from};
+use super::stage::Stage;
+use super::web::{NODE_PORT, PORT, web, web_behind_balancer, with_ready};
+use super::{observe, scenario::Scenario};
+
+const WEB: To = To::Cluster(1, PORT);
+
+/// Connections that must be answered between one change and the next.
+const BETWEEN: u64 = 10;
+
+fn hammer(stage: &Stage, client: &str, frontends: &[To]) -> Hammer {
+    let address = |to: &To| to.address(&stage.lab, stage.family);
+    let targets: Vec<(Protocol, SocketAddr)> =
+        frontends.iter().flat_map(|to| TCP_AND_UDP.iter().map(|protocol| (*protocol, address(to)))).collect();
+    Hammer::start(stage.lab.place(client), &targets).expect("a thread starts")
+}
+
+fn unharmed(who: &str, tally: &Tally) {
+    let count = tally.failures.len();
+    assert!(count == 0, "{count} of {} connections from {who} failed: {:?}", tally.successes, tally.failures.first());
+    assert!(tally.successes > 0, "{who} made no connection");
+}
+
+/// Does something again and again while connections are opened without a pause.
+fn under_fire(stage: &mut Stage, rounds: usize, mut change: impl FnMut(&mut Stage, usize)) {
+    let hammers = [
+        ("a2", hammer(stage, "a2", &[WEB])),
+        ("a", hammer(stage, "a", &[WEB])),
+        ("outside", hammer(stage, "outside", &[To::Place("a", NODE_PORT), To::External(1, PORT)])),
+    ];
+    for round in 0..rounds {
+        change(stage, round);
+        hammers.iter().for_each(|(_, hammer)| hammer.wait_for(BETWEEN));
+    }
+    for (who, hammer) in hammers {
+        unharmed(who, &hammer.stop());
+    }
+}
+
+#[test]
+fn a_rolling_update_fails_no_connection() {
+    /// Each has an endpoint in common with the next, as a Deployment rolls.
+    const ROLL: [&[&str]; 6] =
+        [&["a1", "b1"], &["b1", "a3"], &["a3", "b2"], &["b2", "a1", "a3"], &["a1"], &["a1", "b2"]];
+    const ROUNDS: usize = 60;
+    for family in Family::BOTH {
+        for service in [web_behind_balancer(), web_behind_balancer().external_local()] {
+            let Some(mut stage) = super::stage(family) else { return };
+            stage.apply(&with_ready(service.clone(), ROLL[0]), Stack::Single);
+            under_fire(&mut stage, ROUNDS, |stage, round| {
+                stage.apply(&with_ready(service.clone(), ROLL[round % ROLL.len()]), Stack::Single);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_program_that_starts_again_over_a_full_kernel_fails_no_connection() {
+    const ROUNDS: usize = 40;
+    for family in Family::BOTH {
+        let Some(mut stage) = super::stage(family) else { return };
+        stage.apply(&with_ready(web_behind_balancer(), &["a1", "b1"]), Stack::Single);
+        under_fire(&mut stage, ROUNDS, |stage, _| stage.restart(programs::nft()));
+    }
+}
+
+#[test]
+fn other_services_come_and_go_without_failing_a_connection() {
+    const ROUNDS: usize = 60;
+    for family in Family::BOTH {
+        let Some(mut stage) = super::stage(family) else { return };
+        let ours = || with_ready(web_behind_balancer(), &["a1", "b1"]);
+        stage.apply(&ours(), Stack::Single);
+        under_fire(&mut stage, ROUNDS, |stage, round| {
+            let objects = (0..round % 5).fold(ours(), |objects, number| {
+                let (name, host) = (format!("other-{number}"), 10 + u8::try_from(number).unwrap_or_default());
+                let port = fairlead_lab::objects::Port::tcp(PORT);
+                let service = fairlead_lab::objects::Service::new(&name).cluster_ip(host).port(port);
+                let slice = fairlead_lab::objects::Slice::of(&name).ready(&["a1", "b1"]);
+                objects.service(if number % 2 == 0 { service.sticky(60) } else { service }).slice(slice)
+            });
+            stage.apply(&objects, Stack::Single);
+        });
+    }
+}
+
+#[test]
+fn what_was_deleted_while_the_program_was_away_is_gone_when_it_is_back() {
+    for family in Family::BOTH {
+        let Some(mut stage) = super::stage(family) else { return };
+        stage.apply(&with_ready(web_behind_balancer(), &["a1", "b1"]), Stack::Single);
+        stage.restart(programs::nft());
+        let moved = with_ready(web().cluster_ip(2), &["b1"]);
+        stage.restart(programs::nothing());
+        stage.apply(&moved, Stack::Single);
+        stage.restart(programs::nft());
+        let scenario = Scenario::new("after the absence")
+            .given(moved)
+            .then(from("a2").to(To::Cluster(2, PORT)).reaches(&["b1"]))
+            .then(from("a2").to(WEB).finds_silence())
+            .then(from("outside").to(To::External(1, PORT)).finds_nobody(super::scenario::Untouched::Silence))
+            .then(from("outside").to(To::Place("a", NODE_PORT)).finds_nobody(super::scenario::Untouched::Refused));
+        let wrong = observe::run(&scenario, &mut stage);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn rules_that_somebody_flushed_or_deleted_are_made_again() {
+    let checks = || {
+        Scenario::new("repaired")
+            .given(with_ready(web_behind_balancer(), &["a1", "b1"]))
+            .then(from("a2").to(WEB).reaches(&["a1", "b1"]))
+            .then(from("outside").to(To::Place("a", NODE_PORT)).reaches_masqueraded(&["a1", "b1"]))
+            .then(from("a2").to(To::Cluster(1, 81)).finds_refusal())
+            .then(from("a2").to(To::Cluster(77, PORT)).finds_silence())
+    };
+    for family in Family::BOTH {
+        let Some(mut stage) = super::stage(family) else { return };
+        let table = if family == Family::V4 { "ip fairlead" } else { "ip6 fairlead" };
+        for harm in ["delete table", "flush table"] {
+            stage.apply(&with_ready(web_behind_balancer(), &["a1", "b1"]), Stack::Single);
+            let status = stage.lab.node("a").command("nft").arg(format!("{harm} {table}")).status();
+            assert!(status.expect("nft runs").success());
+            stage.restart(programs::nft());
+            let wrong = observe::run(&checks(), &mut stage);
+            assert!(wrong.is_empty(), "after {harm}: {}", wrong.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn an_empty_cluster_leaves_other_traffic_alone() {
+    for family in Family::BOTH {
+        let Some(mut stage) = super::stage(family) else { return };
+        stage.apply(&Objects::new(), Stack::Single);
+        for (client, to) in [("a2", "b1"), ("outside", "a"), ("b2", "a1"), ("a", "b1")] {
+            let target = To::Place(to, 8080).address(&stage.lab, family);
+            for protocol in TCP_AND_UDP {
+                let outcome = fairlead_lab::probe(stage.lab.place(client), *protocol, target);
+                let kept = matches!(&outcome, fairlead_lab::Outcome::Reached { endpoint, source }
+                    if endpoint == to && source.ip() == stage.lab.place(client).addr(family));
+                assert!(kept, "{protocol} from {client} to {to}: {outcome:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! A lab whose node `a` carries out plans.
+
+use fairlead::object::{Event, Kind, Object};
+use fairlead::resolve::{DetectMode, Settings};
+use fairlead::world::{Planned, World};
+use fairlead_lab::objects::{node, service_cidr};
+use fairlead_lab::{Lab, POD_NETS, SERVICE_NETS, Size};
+use fairlead_plan::{Family, Plan};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::scenario::{Objects, Stack};
+
+/// Makes the kernel of node `a` carry out a plan: the thing under test.
+pub type Program = Box<dyn FnMut(&Lab, &Plan) + Send>;
+
+/// A lab for one family with a program on node `a`.
+pub struct Stage {
+    pub lab: Lab,
+    pub family: Family,
+    program: Program,
+    world: World,
+    plan: Plan,
+}
+
+impl Stage {
+    /// Three endpoints' worth of nodes and pods, and two clients.
+    pub fn new(family: Family, program: Program) -> Self {
+        let size = Size { nodes: &[("a", 3), ("b", 2)], clients: &["outside", "stranger"] };
+        let lab = Lab::of_size(&size).expect("this machine can hold a lab");
+        Self { lab, family, program, world: World::new(settings()), plan: Plan::default() }
+    }
+
+    /// Starts over with an empty world, as a program that has just been started.
+    pub fn begin(&mut self, change: fn(&mut Settings)) {
+        let mut settings = settings();
+        change(&mut settings);
+        self.world = World::new(settings);
+        self.plan = Plan::default();
+    }
+
+    /// Makes these objects all there is, and the kernel do as they say.
+    pub fn apply(&mut self, objects: &Objects, stack: Stack) -> Planned {
+        for event in events(&self.manifests(objects, stack)) {
+            self.world.apply(event);
+        }
+        assert!(self.world.complete());
+        let planned = self.world.plan(&self.plan);
+        self.plan = planned.plan.clone();
+        (self.program)(&self.lab, &self.plan);
+        planned
+    }
+
+    /// Another program takes over, which knows nothing of what the first one did.
+    pub fn restart(&mut self, program: Program) {
+        self.program = program;
+        (self.program)(&self.lab, &self.plan);
+    }
+
+    fn manifests(&self, objects: &Objects, stack: Stack) -> Vec<Value> {
+        let other = if self.family == Family::V4 { Family::V6 } else { Family::V4 };
+        let families = match stack {
+            Stack::Single => vec![self.family],
+            Stack::Secondary => vec![other, self.family],
+        };
+        let mut all = vec![node(self.lab.node("a"), objects.zone), node(self.lab.node("b"), None)];
+        all.push(service_cidr("kubernetes", &SERVICE_NETS));
+        all.extend(objects.services.iter().map(|service| service.manifest(&self.lab, &families)));
+        all.extend(objects.slices.iter().flat_map(|slice| slice.manifests(&self.lab, &families)));
+        all.extend(objects.more.iter().cloned());
+        all
+    }
+}
+
+/// What all scenarios share: node `a` with the default detector.
+pub fn settings() -> Settings {
+    let pods = POD_NETS.iter().map(|net| net.parse().expect("a prefix of the lab")).collect();
+    Settings { node_name: "a".to_owned(), detect: DetectMode::ClusterCidr(pods), ..Settings::default() }
+}
+
+/// A complete list of every kind, as a source of objects tells it. Of Nodes a source tells our own only.
+fn events(manifests: &[Value]) -> Vec<Event> {
+    let mut events = Vec::new();
+    for kind in Kind::ALL {
+        events.push(Event::ListBegin(kind));
+        let of_kind = manifests.iter().map(object).filter(|object| object.kind() == kind);
+        let ours = of_kind.filter(|object| kind != Kind::Node || object.meta().name == "a");
+        events.extend(ours.map(|object| Event::Apply(Box::new(object))));
+        events.push(Event::ListEnd(kind));
+    }
+    events
+}
+
+fn object(manifest: &Value) -> Object {
+    fn read<T: DeserializeOwned>(manifest: &Value) -> T {
+        serde_json::from_value(manifest.clone()).unwrap_or_else(|error| panic!("{error}: {manifest}"))
+    }
+    match manifest["kind"].as_str() {
+        Some("Service") => Object::Service(read(manifest)),
+        Some("EndpointSlice") => Object::EndpointSlice(read(manifest)),
+        Some("Node") => Object::Node(read(manifest)),
+        Some("ServiceCIDR") => Object::ServiceCidr(read(manifest)),
+        kind => panic!("unknown kind {kind:?}"),
+    }
+}

@@ -1,0 +1,81 @@
+//! What is checked, in order: first what is quick.
+
+use std::path::Path;
+
+use crate::run::{Outcome, run};
+use crate::sources;
+use crate::tally::Tally;
+
+/// Crates that ship; each must build without what the others bring along.
+const SHIPPED: [&str; 4] = ["fairlead-plan", "fairlead-kernel", "fairlead-nft", "fairlead"];
+/// Features that a machine prepared by this program has: a test that finds one missing fails.
+const REQUIRED: &str = "namespaces,nf_tables,conntrack";
+/// What tests/lab reads them from.
+const REQUIRE: &str = "FAIRLEAD_REQUIRE";
+
+/// Documentation is read with its private items, so links to those are no mistake.
+const FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
+
+/// One check.
+pub(crate) struct Check {
+    pub(crate) name: String,
+    pub(crate) work: Box<dyn FnOnce() -> Outcome>,
+}
+
+impl Check {
+    pub(crate) fn new(name: impl Into<String>, work: impl FnOnce() -> Outcome + 'static) -> Self {
+        Self { name: name.into(), work: Box::new(work) }
+    }
+
+    fn cargo(root: &Path, name: impl Into<String>, arguments: &'static [&'static str]) -> Self {
+        let root = root.to_path_buf();
+        Self::new(name, move || run(&root, "cargo", arguments, &[]))
+    }
+}
+
+/// All but the one that waits for a tool.
+pub(crate) fn all(root: &Path) -> Vec<Check> {
+    let own = |work: fn(&Path) -> Outcome| {
+        let root = root.to_path_buf();
+        move || work(&root)
+    };
+    let mut checks = vec![
+        Check::new("unsafe only in backends/kernel", own(sources::unsafe_code)),
+        Check::new("no file longer than 400 lines", own(sources::length)),
+        Check::new("commands in README.md exist", own(sources::readme)),
+        Check::cargo(root, "formatting", &["fmt", "--all", "--check"]),
+        Check::cargo(
+            root,
+            "clippy, warnings denied",
+            &["clippy", "--workspace", "--all-targets", "--keep-going", "--locked", "--", "-D", "warnings"],
+        ),
+    ];
+    for name in SHIPPED {
+        let root = root.to_path_buf();
+        checks.push(Check::new(format!("{name} alone"), move || {
+            run(&root, "cargo", &["check", "--locked", "--package", name], &[])
+        }));
+    }
+    let here = root.to_path_buf();
+    checks.push(Check::new("documentation, private items too", move || {
+        let arguments = ["doc", "--workspace", "--no-deps", "--document-private-items", "--keep-going", "--locked"];
+        run(&here, "cargo", &arguments, &[("RUSTDOCFLAGS", FLAGS)])
+    }));
+    checks.push(Check::new("tests", {
+        let root = root.to_path_buf();
+        move || tests(&root)
+    }));
+    checks
+}
+
+fn tests(root: &Path) -> Outcome {
+    let required = std::env::var(REQUIRE).unwrap_or_else(|_| REQUIRED.to_owned());
+    let arguments = ["test", "--workspace", "--locked", "--no-fail-fast"];
+    let mut outcome = run(root, "cargo", &arguments, &[(REQUIRE, &required)]);
+    outcome.tally = Tally::of(&outcome.output);
+    if outcome.tally.passed == 0 {
+        outcome.good = false;
+    }
+    let passed = outcome.tally.passed;
+    outcome.remark(&format!("{passed} tests passed"))
+}
