@@ -102,14 +102,22 @@ impl NftBackend {
         self.nft.as_mut().ok_or(NftError::Interrupted)
     }
 
-    /// Sends the writes of both families as one transaction, and forgets them.
+    /// Sends the writes of both families as one transaction, and forgets them. New chains go ahead in one of their own:
+    /// a packet that is under way while a transaction takes effect goes by the rules of before and the elements of
+    /// after, and would find a new chain empty.
     fn commit(&mut self, writes: &mut [Writes; 2], report: &mut Report) -> Result<(), NftError> {
+        writes.iter_mut().for_each(Writes::settle);
+        let mut ahead = [writes[0].take_ahead(), writes[1].take_ahead()];
+        self.write(&mut ahead, report)?;
+        self.write(writes, report)
+    }
+
+    fn write(&mut self, writes: &mut [Writes; 2], report: &mut Report) -> Result<(), NftError> {
         let mut batch = Batch::new();
         for family in Family::BOTH {
-            let writes = &mut writes[family as usize];
-            writes.settle();
-            self.count_rules(family, writes);
-            write::writes(&mut batch, family, &std::mem::take(writes));
+            let writes = std::mem::take(&mut writes[family as usize]);
+            self.count_rules(family, &writes);
+            write::writes(&mut batch, family, &writes);
         }
         self.send(&batch, report)
     }
