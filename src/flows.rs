@@ -4,11 +4,11 @@
 //! and every few minutes regardless of events, because what was missed once would otherwise stay wrong for as long as the
 //! client keeps sending.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fairlead_kernel::address;
@@ -23,12 +23,18 @@ use crate::metrics::{Cause, Metrics};
 const REGULARLY: Duration = Duration::from_secs(300);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
+/// So many replaced plans are kept for the next pass. More come together only while passes fail.
+const REMEMBERED: usize = 32;
 
 /// The handle to the thread, which ends when this is dropped.
 #[derive(Debug, Clone)]
 pub struct Flows {
     plans: Sender<Plan>,
+    coming: Coming,
 }
+
+/// The plan that the kernel was last asked to carry out. Not sent, because that would wake the thread for every change.
+type Coming = Arc<Mutex<Option<Plan>>>;
 
 impl Flows {
     /// Starts the thread, in the network namespace of the caller.
@@ -36,9 +42,15 @@ impl Flows {
     /// # Errors
     /// If the thread cannot be started.
     pub fn start(metrics: Arc<Metrics>) -> io::Result<Self> {
-        let (plans, orders) = channel();
-        std::thread::Builder::new().name("flows".into()).spawn(move || Sweeper { last: None, metrics }.run(&orders))?;
-        Ok(Self { plans })
+        let ((plans, held), coming) = (channel(), Coming::default());
+        let sweeper = Sweeper::new(metrics, Arc::clone(&coming));
+        std::thread::Builder::new().name("flows".into()).spawn(move || sweeper.run(&held))?;
+        Ok(Self { plans, coming })
+    }
+
+    /// The kernel may carry out this plan from now on: flows that are right by it are left alone.
+    pub fn coming(&self, plan: Plan) {
+        *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     }
 
     /// The kernel carries out this plan now.
@@ -49,61 +61,91 @@ impl Flows {
 }
 
 struct Sweeper {
-    /// The plan of the last pass that succeeded.
-    last: Option<Plan>,
+    /// The newest plan that the kernel carries out.
+    newest: Option<Plan>,
+    coming: Coming,
+    /// Plans that the kernel has carried out since the last pass that succeeded, except the newest: flows may have come
+    /// about under each of them, also where the newest says the same as the one of the last pass.
+    replaced: VecDeque<Plan>,
+    /// Whether a pass can find anything.
+    due: bool,
     metrics: Arc<Metrics>,
 }
 
 impl Sweeper {
-    fn run(mut self, orders: &Receiver<Plan>) {
-        let mut wanted: Option<Plan> = None;
-        let mut due = false;
-        let mut pause = REGULARLY;
+    const fn new(metrics: Arc<Metrics>, coming: Coming) -> Self {
+        Self { newest: None, coming, replaced: VecDeque::new(), due: false, metrics }
+    }
+
+    fn run(mut self, held: &Receiver<Plan>) {
+        let mut next = Instant::now() + REGULARLY;
         loop {
-            match orders.recv_timeout(pause) {
-                Ok(plan) => {
-                    for plan in std::iter::once(plan).chain(orders.try_iter()) {
-                        // Step by step: flows made while an endpoint was there for one plan only must be found too.
-                        let before = wanted.as_ref().or(self.last.as_ref());
-                        due |= before.is_none_or(|before| conntrack::needed(before, &plan));
-                        wanted = Some(plan);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => due = true,
+            match held.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(plan) => std::iter::once(plan).chain(held.try_iter()).for_each(|plan| self.take(plan)),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if !due {
-                self.last = wanted.take().or_else(|| self.last.take());
-                continue;
-            }
-            let Some(now) = wanted.clone().or_else(|| self.last.clone()) else { continue };
-            match self.sweep(&now) {
-                Ok(()) => {
-                    (wanted, due) = (None, false);
-                    self.last = Some(now);
-                    pause = REGULARLY;
-                }
-                Err(error) => {
+            while self.due || Instant::now() >= next {
+                if let Err(error) = self.pass(held) {
                     self.metrics.failed(Cause::Conntrack);
                     warn!(%error, "stale UDP flows could not be removed; trying again in {RETRY:?}");
-                    pause = RETRY;
+                    next = Instant::now() + RETRY;
+                    break;
                 }
+                next = Instant::now() + REGULARLY;
             }
         }
     }
 
-    fn sweep(&self, now: &Plan) -> Result<(), Box<dyn std::error::Error>> {
+    fn take(&mut self, plan: Plan) {
+        let changed = self.newest.as_ref().is_none_or(|newest| conntrack::needed(newest, &plan));
+        let replaced = self.newest.replace(plan).filter(|_| changed);
+        self.due |= changed;
+        self.replaced.extend(replaced);
+        self.forget_some();
+    }
+
+    fn forget_some(&mut self) {
+        while self.replaced.len() > REMEMBERED {
+            self.replaced.pop_front();
+        }
+    }
+
+    fn pass(&mut self, held: &Receiver<Plan>) -> Result<(), Box<dyn std::error::Error>> {
+        self.due = false;
+        let Some(now) = self.newest.clone() else { return Ok(()) };
+        let replaced = std::mem::take(&mut self.replaced);
+        let done = self.sweep(&now, &replaced, held);
+        if done.is_err() {
+            let since = std::mem::replace(&mut self.replaced, replaced);
+            self.replaced.extend(since);
+            self.forget_some();
+        }
+        done
+    }
+
+    fn sweep(
+        &mut self,
+        now: &Plan,
+        replaced: &VecDeque<Plan>,
+        held: &Receiver<Plan>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
         let local: BTreeSet<IpAddr> = address::local_addresses()?.into_iter().map(|(_, addr, _)| addr).collect();
-        let claims = Claims::new(self.last.as_ref(), now, &local);
+        let mut claims: Vec<_> = replaced.iter().map(|was| Claims::new(Some(was), now, &local)).collect();
+        if claims.is_empty() {
+            claims.push(Claims::new(None, now, &local));
+        }
         let mut kernel = Conntrack::open()?;
         for (family, number) in [(Family::V4, libc_family(Family::V4)), (Family::V6, libc_family(Family::V6))] {
             let start = Instant::now();
             let mut stale: Vec<Flow> = Vec::new();
             kernel.udp_flows(number, &mut |flow| {
-                if claims.is_stale(flow) {
+                if claims.iter().any(|claims| claims.is_stale(flow)) {
                     stale.push(*flow);
                 }
             })?;
+            held.try_iter().for_each(|plan| self.take(plan));
+            self.spare(&mut stale, replaced, now, &local);
             let deleted = kernel.delete_all(&stale)?;
             if deleted > 0 {
                 debug!(deleted, family = family.label(), "removed stale UDP flows");
@@ -111,6 +153,19 @@ impl Sweeper {
             self.metrics.conntrack(family, start.elapsed(), deleted as u64);
         }
         Ok(())
+    }
+
+    /// Leaves out flows that came about while the list was made, by a plan that the kernel has or may have by now.
+    fn spare(&self, stale: &mut Vec<Flow>, replaced: &VecDeque<Plan>, now: &Plan, local: &BTreeSet<IpAddr>) {
+        let coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for plan in [&self.newest, &coming].into_iter().flatten() {
+            if stale.is_empty() || !conntrack::needed(now, plan) {
+                continue;
+            }
+            let was = replaced.iter().chain([now]);
+            let claims: Vec<_> = was.map(|was| Claims::new(Some(was), plan, local)).collect();
+            stale.retain(|flow| claims.iter().any(|claims| claims.is_stale(flow)));
+        }
     }
 }
 

@@ -26,6 +26,9 @@
 //! Beside it stands [`guard`]: a thread that hears the kernel's announcements. What is about our tables and was not written
 //! by our own socket makes the loop doubt: the next sync reads the kernel, compares and repairs.
 //!
+//! With `--nodeport-addresses=localhost` another stands beside it: [`loopback`], a proxy for node ports on 127.0.0.1 and ::1,
+//! which the kernel cannot forward from. It follows each plan that the kernel carries out.
+//!
 //! # Arrows
 //!
 //! ```text
@@ -93,6 +96,7 @@ pub mod conntrack;
 pub mod flows;
 pub mod guard;
 pub mod health;
+pub mod loopback;
 pub mod metrics;
 pub mod object;
 pub mod outward;

@@ -36,7 +36,7 @@ pub enum Cause {
     Conntrack,
     /// A sysctl could not be read or written.
     Sysctl,
-    /// A port on which fairlead answers HTTP is taken.
+    /// A port on which fairlead answers is taken: HTTP, or a node port on loopback.
     Listen,
     /// A source of objects failed.
     Watch,

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::flows::Flows;
 use crate::health::{self, Health, WantedChecks, check_addresses};
+use crate::loopback::Loopback;
 use crate::metrics::{Cause, Metrics, Synced};
 use crate::object::ObjectName;
 use crate::resolve::{Note, Tally};
@@ -29,6 +30,8 @@ pub struct Outward {
     pub publisher: Publisher,
     /// Connection tracking.
     pub flows: Flows,
+    /// Node ports on loopback, if they are asked for.
+    pub loopback: Option<Loopback>,
     /// What the listeners of health-check node ports were last told.
     pub answered: Answered,
 }
@@ -87,6 +90,9 @@ impl Outward {
         }
         self.health.synced(oldest, synced.at);
         self.flows.programmed(plan.clone());
+        if let Some(loopback) = &self.loopback {
+            loopback.programmed(plan.clone());
+        }
     }
 }
 

@@ -186,6 +186,7 @@ impl Reconciler {
         self.triggers.extend(planned.triggers.iter().map(|trigger| (generation, *trigger)));
         self.plan = planned.plan.clone();
         self.counts = planned.counts;
+        self.outward.flows.coming(self.plan.clone());
         self.programmer.program(self.plan.clone(), generation, self.doubt);
         self.outward.planned(planned);
         (self.dirty, self.doubt, self.busy) = (false, false, true);

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::config::{ApiSource, Settings};
 use crate::flows::Flows;
 use crate::health::{self, Health, WantedChecks};
+use crate::loopback::Loopback;
 use crate::metrics::{Cause, Metrics};
 use crate::outward::{self, Outward};
 use crate::program::Programmer;
@@ -44,8 +45,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (outcome_sender, outcomes) = mpsc::unbounded_channel();
     let programmer =
         Programmer::start(Box::new(backend), outcome_sender).context("starting the thread that programs")?;
+    let loopback = settings.loopback_node_ports.then(|| Loopback::start(Arc::clone(&metrics))).transpose();
     let outward = Outward {
         flows: Flows::start(Arc::clone(&metrics)).context("starting the thread that removes stale flows")?,
+        loopback: loopback.context("starting the thread that answers on loopback")?,
         metrics,
         health,
         checks,

@@ -118,7 +118,9 @@ pub(super) struct TrafficFlags {
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
     pub(super) masquerade_all: bool,
-    /// Where node ports answer: prefixes of local addresses, or `primary` for the node's first address of each family
+    /// Where node ports answer: prefixes of local addresses, or primary for the node's first address of each family. With
+    /// localhost, alone or added to these, TCP node ports also answer on 127.0.0.1 and ::1, through a proxy: no UDP, no
+    /// SCTP, no session affinity, at most 1024 connections at once
     #[arg(long, value_name = "CIDR,...", default_value = "primary")]
     pub(super) nodeport_addresses: String,
     /// Bit of the packet mark that says "masquerade", 0 to 31

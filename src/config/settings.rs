@@ -22,6 +22,8 @@ pub struct Settings {
     pub resync: Duration,
     /// What decides about packets, this node's name among it.
     pub traffic: resolve::Settings,
+    /// Whether TCP node ports answer on 127.0.0.1 and ::1 as well (`localhost` among `nodePortAddresses`).
+    pub loopback_node_ports: bool,
     /// Time to wait after one sync before the next (`minSyncPeriod`).
     pub min_sync_period: Duration,
     /// Longest time from a failed sync to the next attempt (`syncPeriod`). A change that has waited for twice as long
@@ -158,6 +160,7 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
         source: source(&flags.api)?,
         resync: flags.api.config_sync_period,
         traffic: traffic(&flags.traffic, &flags.node, host)?,
+        loopback_node_ports: traffic::loopback_node_ports(&flags.traffic),
         min_sync_period: min,
         sync_period: max,
         conntrack: conntrack(&flags.conntrack)?,

@@ -91,6 +91,20 @@ fn kube_proxys_usual_command_line_is_understood() {
 }
 
 #[test]
+fn localhost_adds_loopback_and_opens_no_other_address() {
+    let of = |text: &str| {
+        let settings = settings(&["--cluster-cidr=10.0.0.0/8", &format!("--nodeport-addresses={text}")]);
+        (settings.loopback_node_ports, settings.traffic.node_port_addresses.clone(), settings.notes().len())
+    };
+    let only = |nets: &[&str]| NodePortAddresses::Only(nets.iter().map(|net| net.parse().unwrap()).collect());
+    assert_eq!(of("localhost"), (true, only(&[]), 1));
+    assert_eq!(of(" primary, localhost"), (true, NodePortAddresses::Primary, 0));
+    assert_eq!(of("localhost,10.0.0.0/8"), (true, only(&["10.0.0.0/8"]), 0));
+    assert_eq!(of("2001:db8::/64,localhost"), (true, only(&["2001:db8::/64"]), 0));
+    assert_eq!(of("primary"), (false, NodePortAddresses::Primary, 0));
+}
+
+#[test]
 fn every_detector_can_be_chosen() {
     let of = |flags: &[&str]| settings(flags).traffic.detect;
     assert_eq!(of(&["--detect-local-mode=NodeCIDR"]), DetectMode::NodeCidr);
@@ -163,6 +177,14 @@ fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
         (
             &["--nodeport-addresses=fd00::/200"],
             "--nodeport-addresses=fd00::/200: is not a prefix; write one like 10.244.0.0/16 or fd00:10:244::/56.",
+        ),
+        (
+            &["--nodeport-addresses=localhost,primary,10.0.0.0/8"],
+            "--nodeport-addresses=localhost,primary,10.0.0.0/8: mixes primary with prefixes; use one of the two, with or without localhost.",
+        ),
+        (
+            &["--nodeport-addresses=Localhost"],
+            "--nodeport-addresses=Localhost: is not a prefix; write one like 10.244.0.0/16 or fd00:10:244::/56.",
         ),
         (
             &["--detect-local-mode=BridgeInterface"],

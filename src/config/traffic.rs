@@ -11,6 +11,8 @@ use crate::resolve::{self, DetectMode, NodePortAddresses};
 const INTERFACE_NAME_MAX: usize = 15;
 /// Number of bits in a packet mark.
 const MARK_BITS: u8 = 32;
+/// Stands for 127.0.0.1 and ::1 in `--nodeport-addresses`.
+const LOCALHOST: &str = "localhost";
 
 /// The settings of `resolve`, without what is known about the node.
 pub(super) fn settings(flags: &TrafficFlags) -> Result<resolve::Settings, UsageError> {
@@ -49,6 +51,13 @@ pub(super) fn notes(settings: &resolve::Settings) -> Vec<String> {
                  node, as with kube-proxy; add a prefix if they should not"
             ));
         }
+    }
+    if settings.node_port_addresses == NodePortAddresses::Only(Vec::new()) {
+        notes.push(
+            "--nodeport-addresses names localhost alone, so node ports and health-check node ports answer no other machine; \
+             add primary or a prefix if they should"
+                .to_owned(),
+        );
     }
     notes
 }
@@ -100,22 +109,36 @@ fn cluster_cidrs(text: &str) -> Result<Vec<IpNet>, UsageError> {
     Ok(nets)
 }
 
+/// Whether node ports are to answer on loopback as well.
+pub(super) fn loopback_node_ports(flags: &TrafficFlags) -> bool {
+    loopback_among(&flags.nodeport_addresses)
+}
+
+fn loopback_among(text: &str) -> bool {
+    node_port_places(text).any(|part| part == LOCALHOST)
+}
+
+fn node_port_places(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
 fn node_port_addresses(text: &str) -> Result<NodePortAddresses, UsageError> {
     let wrong = |why: &str| Err(UsageError::value("--nodeport-addresses", text, why));
-    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    if parts.contains(&"localhost") {
-        return wrong("node ports on loopback are not built yet; leave localhost out");
-    }
-    if parts.is_empty() || parts == ["primary"] {
+    let all = || node_port_places(text);
+    let others: Vec<&str> = all().filter(|part| *part != LOCALHOST).collect();
+    if all().next().is_none() || others == ["primary"] {
         return Ok(NodePortAddresses::Primary);
     }
-    if parts.contains(&"primary") {
-        return wrong("mixes primary with others; use primary alone or prefixes alone");
+    if others.contains(&"primary") {
+        return wrong("mixes primary with prefixes; use one of the two, with or without localhost");
     }
-    let mut nets = parts.into_iter().map(|part| prefix("--nodeport-addresses", part)).collect::<Result<Vec<_>, _>>()?;
+    let mut nets =
+        others.into_iter().map(|part| prefix("--nodeport-addresses", part)).collect::<Result<Vec<_>, _>>()?;
     nets.sort();
     nets.dedup();
-    Ok(NodePortAddresses::Cidrs(nets))
+    // localhost is an address of either family, so none is left without.
+    let with_loopback = loopback_among(text);
+    Ok(if with_loopback { NodePortAddresses::Only(nets) } else { NodePortAddresses::Cidrs(nets) })
 }
 
 /// A prefix; bits behind its length do not matter.

@@ -137,7 +137,11 @@ fn local_traffic(settings: &Settings, node: Option<&NodeModel>) -> LocalTraffic 
 }
 
 fn node_port_addresses(settings: &Settings, addresses: &PerFamily<Option<IpAddr>>) -> Vec<IpNet> {
-    let of_family = |family: Family| -> Vec<IpNet> {
+    let of_family = |nets: &[IpNet], family| -> Vec<IpNet> {
+        let nets: Vec<_> = nets.iter().filter(|net| address::family(net) == family).copied().collect();
+        IpNet::aggregate(&nets)
+    };
+    let wanted = |family: Family| -> Vec<IpNet> {
         let everything = match family {
             Family::V4 => IpNet::V4(Ipv4Net::default()),
             Family::V6 => IpNet::V6(Ipv6Net::default()),
@@ -146,12 +150,13 @@ fn node_port_addresses(settings: &Settings, addresses: &PerFamily<Option<IpAddr>
             NodePortAddresses::Primary => addresses[family].map(IpNet::from).into_iter().collect(),
             NodePortAddresses::All => vec![everything],
             NodePortAddresses::Cidrs(nets) => {
-                let nets: Vec<_> = nets.iter().filter(|net| address::family(net) == family).copied().collect();
-                if nets.is_empty() { vec![everything] } else { IpNet::aggregate(&nets) }
+                let nets = of_family(nets, family);
+                if nets.is_empty() { vec![everything] } else { nets }
             }
+            NodePortAddresses::Only(nets) => of_family(nets, family),
         }
     };
-    settings.families.iter().copied().flat_map(of_family).collect()
+    settings.families.iter().copied().flat_map(wanted).collect()
 }
 
 /// Says for which families node ports are asked for and the node has no address to answer them on.

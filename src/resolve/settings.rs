@@ -57,7 +57,7 @@ pub enum DetectMode {
     InterfaceNamePrefix(String),
 }
 
-/// On which local addresses node ports answer. Loopback is never among them.
+/// On which local addresses the kernel has node ports. Loopback is never among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodePortAddresses {
     /// The node's first address of each family.
@@ -66,4 +66,7 @@ pub enum NodePortAddresses {
     All,
     /// Local addresses in these prefixes. A family without prefix answers on every local address, as in kube-proxy.
     Cidrs(Vec<IpNet>),
+    /// Local addresses in these prefixes and nowhere else: a family without prefix has no node ports in the kernel. What
+    /// `localhost` in the list comes to, whose node ports a proxy offers ([`crate::loopback`]).
+    Only(Vec<IpNet>),
 }

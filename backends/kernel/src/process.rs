@@ -1,5 +1,6 @@
 //! What concerns this process and the kernel it runs on.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::path::Path;
 
@@ -12,6 +13,25 @@ use crate::sysctl::{SysctlError, write_file};
 /// Lowering the value needs `CAP_SYS_RESOURCE`.
 pub fn oom_score_adj(adjustment: i32) -> Result<(), SysctlError> {
     write_file(Path::new("/proc/self/oom_score_adj"), &adjustment.to_string())
+}
+
+/// Raises the number of files that this process may have open (RLIMIT_NOFILE) to the most that it may set without
+/// privilege, and gives that number.
+///
+/// # Errors
+/// If the kernel does not tell or take the limit.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live local of the right type; `getrlimit` only writes to it.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to a live local of the right type; `setrlimit` only reads it.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_max)
 }
 
 /// Major and minor version of the running kernel; (0, 0), older than any, if it states none.
@@ -46,6 +66,15 @@ mod tests {
         assert_eq!(parse("6.18-rc3+"), (6, 18));
         assert_eq!(parse("weird"), (0, 0));
         assert!(kernel_release() >= (4, 0));
+    }
+
+    #[test]
+    fn as_many_files_as_allowed_can_be_open() {
+        let most = raise_open_files().unwrap();
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+        assert_eq!(soft, most);
     }
 
     #[test]

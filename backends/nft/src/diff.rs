@@ -43,6 +43,26 @@ impl Writes {
         self.new_chains.retain(|chain| !both.contains(&chain.name));
     }
 
+    /// Takes out what changes nothing for any packet yet: new chains that no hook leads to, with their sets, and the
+    /// elements that will lead to them.
+    pub fn take_ahead(&mut self) -> Self {
+        if self.new_chains.iter().all(|chain| chain.hook.is_some()) {
+            return Self::default();
+        }
+        let (new_chains, hooked) =
+            std::mem::take(&mut self.new_chains).into_iter().partition(|chain| chain.hook.is_none());
+        self.new_chains = hooked;
+        let new_sets = std::mem::take(&mut self.new_sets);
+        let replaced =
+            |element: &Element, old: &[Element]| old.iter().any(|old| old.set == element.set && old.key == element.key);
+        let (new_elements, later) = std::mem::take(&mut self.new_elements).into_iter().partition(|element| {
+            let of_new_set = new_sets.iter().any(|set| set.name == element.set);
+            of_new_set || (element.set == NAMES.actions && !replaced(element, &self.old_elements))
+        });
+        self.new_elements = later;
+        Self { new_sets, new_chains, new_elements, ..Self::default() }
+    }
+
     /// How many elements it touches: what bounds a transaction.
     pub fn elements(&self) -> usize {
         self.old_elements.len() + self.new_elements.len()

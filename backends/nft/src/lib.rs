@@ -14,7 +14,7 @@
 //! ```
 //!
 //! One service change: [`diff::Tables::change`] renders the old and the new service ([`render`]), subtracts, and
-//! [`write`] makes one netlink transaction of it.
+//! [`write`] makes one netlink transaction of it. [`Tracer`] follows a packet through rules and elements without a kernel.
 #![forbid(unsafe_code)]
 
 mod adopt;
@@ -22,9 +22,16 @@ mod diff;
 mod element;
 mod encode;
 mod flat;
+mod json;
+#[cfg(test)]
+mod law;
 mod layout;
+mod moves;
 mod render;
 mod rules;
+#[cfg(test)]
+#[path = "../tests/sample/mod.rs"]
+mod sample;
 mod sticky;
 mod structure;
 mod text;
@@ -48,6 +55,7 @@ use rules::Name;
 use whole::Whole;
 use write::nfproto;
 
+pub use json::json;
 pub use layout::TABLE;
 pub use text::text;
 pub use trace::{End, Fault, Path, Tracer, trace};
@@ -94,14 +102,22 @@ impl NftBackend {
         self.nft.as_mut().ok_or(NftError::Interrupted)
     }
 
-    /// Sends the writes of both families as one transaction, and forgets them.
+    /// Sends the writes of both families as one transaction, and forgets them. New chains go ahead in one of their own:
+    /// a packet that is under way while a transaction takes effect goes by the rules of before and the elements of
+    /// after, and would find a new chain empty.
     fn commit(&mut self, writes: &mut [Writes; 2], report: &mut Report) -> Result<(), NftError> {
+        writes.iter_mut().for_each(Writes::settle);
+        let mut ahead = [writes[0].take_ahead(), writes[1].take_ahead()];
+        self.write(&mut ahead, report)?;
+        self.write(writes, report)
+    }
+
+    fn write(&mut self, writes: &mut [Writes; 2], report: &mut Report) -> Result<(), NftError> {
         let mut batch = Batch::new();
         for family in Family::BOTH {
-            let writes = &mut writes[family as usize];
-            writes.settle();
-            self.count_rules(family, writes);
-            write::writes(&mut batch, family, &std::mem::take(writes));
+            let writes = std::mem::take(&mut writes[family as usize]);
+            self.count_rules(family, &writes);
+            write::writes(&mut batch, family, &writes);
         }
         self.send(&batch, report)
     }
@@ -136,10 +152,11 @@ impl NftBackend {
                 self.node(family, was, now, &mut writes[family as usize]);
             }
         }
-        for Change { was, now } in was.services.changes(&now.services) {
+        let (changes, together) = moves::together(was.services.changes(&now.services));
+        for (Change { was, now }, number) in changes.into_iter().zip(1..) {
             self.tables.change(was.map(Arc::as_ref), now.map(Arc::as_ref), &mut writes);
             report.warnings.extend(now.and_then(|service| too_many(service)));
-            if writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
+            if number >= together && writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
                 self.commit(&mut writes, report)?;
             }
         }

@@ -118,9 +118,14 @@ fn services() -> Chain {
         Stmt::InSet { key: from_source, set: Name::clone(&NAMES.allowed), negated: true },
         Stmt::Drop,
     ];
+    // A packet takes several look-ups, and a transaction may take effect between two of them: the first may lead to a
+    // slot or a chain that is gone at the second. Such a packet comes back from `frontends` and is looked up again;
+    // without that the connection would be refused.
+    let frontends = || vec![Stmt::Jump("frontends".into())];
     let rules = vec![
         restricted,
-        vec![Stmt::Jump("frontends".into())],
+        frontends(),
+        frontends(),
         vec![daddr(&NAMES.cluster_ips), Stmt::Goto("refuse".into())],
         vec![daddr(&NAMES.service_cidrs), Stmt::Drop],
     ];

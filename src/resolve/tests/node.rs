@@ -106,6 +106,20 @@ fn node_port_prefixes_of_one_family_leave_the_other_one_open() {
 }
 
 #[test]
+fn prefixes_that_are_meant_alone_leave_no_family_open() {
+    let only = |nets: &[&str]| {
+        let nets = nets.iter().map(|text| net(text)).collect();
+        let settings = Settings { node_port_addresses: NodePortAddresses::Only(nets), ..Settings::default() };
+        facts_of(&settings, &node(&[])).1
+    };
+    assert_eq!(only(&["192.0.2.0/24"]).node_port_addresses, [net("192.0.2.0/24")]);
+    assert_eq!(only(&["2001:db8::/64"]).node_port_addresses, [net("2001:db8::/64")]);
+    let nowhere = only(&[]);
+    assert_eq!(nowhere.node_port_addresses, []);
+    both(|f| assert!(!nowhere.has_node_ports(node_ip(f))));
+}
+
+#[test]
 fn all_node_port_addresses_are_both_families() {
     let settings = Settings { node_port_addresses: NodePortAddresses::All, ..Settings::default() };
     assert_eq!(facts_of(&settings, &node(&[])).1.node_port_addresses, [net("0.0.0.0/0"), net("::/0")]);

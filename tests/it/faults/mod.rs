@@ -1,6 +1,9 @@
 //! Faults: of the program, of the API server, of the input, and of others on the same node. Real packets tell.
 
 mod api;
+mod churn;
+mod flows;
+mod input;
 mod kill;
 mod repair;
 mod restart;

@@ -75,6 +75,11 @@ impl Table {
         Fault(format!("table {} {TABLE}: {sentence}", text::ip(self.family)))
     }
 
+    /// The names of all chains and sets.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.chains.keys().chain(self.sets.keys())
+    }
+
     /// The chain of this name.
     pub fn chain(&self, name: &Name) -> Result<&Chain, Fault> {
         self.chains.get(name).ok_or_else(|| self.fault(&format!("there is no chain {name}")))
