@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use fairlead_plan::{Family, FrontendAddr, Packet, Plan, Protocol};
+use fairlead_plan::{Endpoint, Family, FrontendAddr, Packet, Plan, Protocol};
 
 use super::{addr, cluster_ip};
 
@@ -19,7 +19,8 @@ fn sources(family: Family, plan: &Plan) -> BTreeSet<IpAddr> {
     let mut sources: BTreeSet<IpAddr> = fixed.into_iter().map(|(v4, v6)| addr(family, v4, v6)).collect();
     sources.insert(node_addresses(family)[0]);
     for service in plan.services.iter().filter(|service| service.key.family == family) {
-        let (local, remote): (Vec<_>, Vec<_>) = service.endpoints().partition(|endpoint| endpoint.local);
+        let (local, remote): (Vec<&Endpoint>, Vec<&Endpoint>) =
+            service.endpoints().partition(|endpoint| endpoint.local);
         sources.extend(local.iter().take(3).chain(remote.first()).map(|endpoint| endpoint.addr.ip()));
     }
     sources
