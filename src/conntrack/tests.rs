@@ -307,3 +307,35 @@ fn only_udp_in_the_default_zone_is_deleted() {
         }
     }
 }
+
+#[test]
+fn only_what_nobody_answered_and_nobody_translated_began_in_a_gap() {
+    const UNANSWERED: u32 = 8;
+    for side in &SIDES {
+        let mut service = side.service("web", &[]);
+        service.key = Arc::new(ServiceKey { protocol: Protocol::Tcp, ..(*service.key).clone() });
+        let refusing = side.plan(vec![service.clone()]);
+        service.internal = Route::all(Action::Forward { to: fairlead_plan::Pool::Cluster, masquerade: false });
+        service.external = service.internal;
+        let (plan, local) = (side.plan(vec![service]), side.local());
+        let missed = Missed::new(&plan, &local);
+        let flow = |to: SocketAddr, protocol: Protocol, status: u32| {
+            let there = Tuple { src: side.pod(2).ip(), dst: to.ip(), sport: 40_000, dport: to.port() };
+            let back = Tuple { src: to.ip(), dst: there.src, sport: to.port(), dport: there.sport };
+            Flow { protocol: protocol.number(), original: there, reply: back, zone: 0, status, id: 1, mark: 0 }
+        };
+        for to in side.frontends() {
+            assert!(missed.is_missed(&flow(to, Protocol::Tcp, UNANSWERED)), "{to}");
+            assert!(!missed.is_missed(&flow(to, Protocol::Sctp, UNANSWERED)), "{to}: no service of that protocol");
+            assert!(!missed.is_missed(&flow(to, Protocol::Tcp, UNANSWERED | ANSWERED)), "{to}: somebody answers");
+            assert!(!missed.is_missed(&flow(to, Protocol::Tcp, UNANSWERED | TRANSLATED)), "{to}: it is translated");
+            let other_zone = Flow { zone: 7, ..flow(to, Protocol::Tcp, UNANSWERED) };
+            assert!(!missed.is_missed(&other_zone), "{to}: somebody else's zone");
+            let nowhere = Missed::new(&refusing, &local);
+            assert!(!nowhere.is_missed(&flow(to, Protocol::Tcp, UNANSWERED)), "{to}: there is nowhere to go");
+        }
+        for elsewhere in [at(side.second, NODE_PORT), at(side.other_host, NODE_PORT), side.pod(0)] {
+            assert!(!missed.is_missed(&flow(elsewhere, Protocol::Tcp, UNANSWERED)), "{elsewhere}");
+        }
+    }
+}

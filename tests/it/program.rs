@@ -200,9 +200,14 @@ impl Program {
 
     /// SIGTERM; gives back how it ended.
     pub fn terminate(mut self) -> ExitStatus {
-        let signal = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status().unwrap();
-        assert!(signal.success());
+        self.signal("TERM");
         self.child.wait().unwrap()
+    }
+
+    /// Any signal, by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status().unwrap();
+        assert!(sent.success());
     }
 }
 

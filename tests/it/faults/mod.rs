@@ -3,6 +3,7 @@
 mod api;
 mod churn;
 mod flows;
+mod gap;
 mod input;
 mod kill;
 mod repair;
