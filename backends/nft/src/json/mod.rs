@@ -50,8 +50,9 @@ pub fn json(plan: &Plan) -> serde_json::Result<String> {
 }
 
 fn table(family: Family, plan: &Plan, objects: &mut Vec<NfObject<'static>>) {
-    let whole = Whole::new(family, plan, &mut Tables::default());
-    let elements = whole.sorted_elements(family, plan);
+    let mut tables = Tables::default();
+    let whole = Whole::new(family, plan, &mut tables);
+    let elements = whole.sorted_elements(family, plan, &tables);
     let mut add = |object| objects.push(NfObject::CmdObject(NfCmd::Add(object)));
     add(NfListObject::Table(schema::Table { family: nf_family(family), name: TABLE.into(), handle: None }));
     whole.sets.iter().for_each(|set| add(declaration(family, set)));
