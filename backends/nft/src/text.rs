@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use fairlead_plan::{Family, Plan};
 
-use crate::diff::Tables;
 use crate::element::{Bytes, Element};
 use crate::encode::REMEMBERED_CLIENTS;
 use crate::layout::TABLE;
@@ -15,13 +14,11 @@ use crate::whole::Whole;
 #[must_use]
 pub fn text(plan: &Plan) -> String {
     let mut out = String::new();
-    let mut tables = Tables::default();
     for family in Family::BOTH {
-        let whole = Whole::new(family, plan, &mut tables);
+        let (whole, elements) = Whole::with_elements(family, plan);
         let ip = ip(family);
         // Declaring the table first lets the deletion succeed where there is none.
         let _ = writeln!(out, "table {ip} {TABLE}\ndelete table {ip} {TABLE}\ntable {ip} {TABLE} {{");
-        let elements = whole.sorted_elements(family, plan, &tables);
         for set in &whole.sets {
             self::set(&mut out, family, set, &elements);
         }

@@ -36,7 +36,7 @@ fn what_nft_makes_of_our_text_is_what_we_write_ourselves() {
         load(&fairlead_nft::text(&plan));
         let report = backend.sync(None, &plan).expect("the kernel takes it");
         // nft adds a byte-order step of zero bytes in front of a look-up in ranges; the rule means the same.
-        let only = Family::BOTH.map(|family| format!("table {} fairlead: rules changed: services", ip(family)));
+        let only = Family::BOTH.map(|family| format!("rules changed in {} fairlead: services", ip(family)));
         assert_eq!(report.repaired, only);
     });
 }

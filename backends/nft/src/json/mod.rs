@@ -27,7 +27,6 @@ use fairlead_plan::{Family, Plan};
 use nftables::schema::{self, NfCmd, NfListObject, NfObject, Nftables, SetFlag, SetType, SetTypeValue};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use crate::diff::Tables;
 use crate::element::Element;
 use crate::encode::REMEMBERED_CLIENTS;
 use crate::layout::TABLE;
@@ -50,9 +49,7 @@ pub fn json(plan: &Plan) -> serde_json::Result<String> {
 }
 
 fn table(family: Family, plan: &Plan, objects: &mut Vec<NfObject<'static>>) {
-    let mut tables = Tables::default();
-    let whole = Whole::new(family, plan, &mut tables);
-    let elements = whole.sorted_elements(family, plan, &tables);
+    let (whole, elements) = Whole::with_elements(family, plan);
     let mut add = |object| objects.push(NfObject::CmdObject(NfCmd::Add(object)));
     add(NfListObject::Table(schema::Table { family: nf_family(family), name: TABLE.into(), handle: None }));
     whole.sets.iter().for_each(|set| add(declaration(family, set)));
