@@ -48,12 +48,13 @@ fn needs(chain: &Chain) -> (BTreeSet<&Name>, BTreeSet<&Name>) {
 
 impl Model {
     fn from_nothing(family: Family, plan: &Plan) -> Self {
-        let whole = Whole::new(family, plan, &mut Tables::default());
+        let mut tables = Tables::default();
+        let whole = Whole::new(family, plan, &mut tables);
         let mut model = Self::default();
         model.apply(&Writes {
             new_sets: whole.sets.clone(),
             new_chains: whole.chains.clone(),
-            new_elements: whole.sorted_elements(family, plan),
+            new_elements: whole.sorted_elements(family, plan, &tables),
             ..Writes::default()
         });
         model

@@ -103,14 +103,15 @@ fn counts(objects: &[NfListObject<'_>]) -> Counts {
 fn planned(plan: &Plan) -> Counts {
     let mut counts = Counts { tables: Family::BOTH.len(), ..Counts::default() };
     for family in Family::BOTH {
-        let whole = Whole::new(family, plan, &mut Tables::default());
+        let mut tables = Tables::default();
+        let whole = Whole::new(family, plan, &mut tables);
         let sets = whole.sets.iter().filter(|set| set.value == Value::None).count();
         counts.sets += sets;
         counts.maps += whole.sets.len() - sets;
         counts.chains += whole.chains.len();
         counts.rules += whole.chains.iter().map(|chain| chain.rules.len()).sum::<usize>();
         // A plain range is two elements for the kernel and one for people.
-        counts.elements += whole.sorted_elements(family, plan).iter().filter(|element| !element.range_end).count();
+        counts.elements += whole.sorted_elements(family, plan, &tables).iter().filter(|element| !element.range_end).count();
     }
     counts
 }
