@@ -17,11 +17,11 @@
 //! A flow to an address that was a frontend and is none any more, or to one from which only ClusterIPs are allocated, is
 //! stale if it is translated. Every other flow is none of our business.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_kernel::conntrack::Flow;
-use fairlead_plan::{Change, Family, Frontend, FrontendAddr, Node, Plan, Protocol, Service};
+use fairlead_plan::{Action, Change, Family, Frontend, FrontendAddr, Node, Origin, Plan, Protocol, Service};
 
 /// Whether a pass over connection tracking can find anything new after this change of plans: some UDP service is new or
 /// gone or has other frontends or other serving endpoints, or node ports answer elsewhere.
@@ -129,6 +129,61 @@ impl<'a> Claims<'a> {
     /// Nobody else translates what goes to these prefixes, so this also finds what an earlier process left behind.
     fn is_cluster_ip(&self, to: SocketAddr) -> bool {
         self.now.node.service_cidrs.iter().any(|net| net.contains(&to.ip()))
+    }
+}
+
+/// The frontends that lead somewhere, for connections that began while the rules were missing.
+///
+/// A packet that passes in such a gap makes an entry without translation, and the kernel never translates a connection that
+/// it knows: the client's retries stay silent after the repair, for as long as the entry lives. An entry that nobody has
+/// answered is worth nothing, so it is deleted and the next retry is translated.
+#[derive(Debug)]
+pub struct Missed<'a> {
+    frontends: HashSet<(u8, SocketAddr)>,
+    node_ports: HashSet<(u8, Family, u16)>,
+    node: &'a Node,
+    local: &'a BTreeSet<IpAddr>,
+}
+
+/// `IPS_SEEN_REPLY`
+const ANSWERED: u32 = 1 << 1;
+/// `IPS_DST_NAT`
+const TRANSLATED: u32 = 1 << 5;
+
+impl<'a> Missed<'a> {
+    /// For the plan that the kernel carries out. `local` are the addresses of this node.
+    #[must_use]
+    pub fn new(plan: &'a Plan, local: &'a BTreeSet<IpAddr>) -> Self {
+        let mut missed = Self { frontends: HashSet::new(), node_ports: HashSet::new(), node: &plan.node, local };
+        for service in plan.services.iter().filter(|service| !is_udp(service)) {
+            let protocol = service.key.protocol.number();
+            for frontend in &service.frontends {
+                let route = service.route(frontend);
+                let leads = Origin::ALL.iter().any(|from| matches!(route.from(*from), Action::Forward { .. }));
+                match frontend.addr() {
+                    _ if !leads => {}
+                    FrontendAddr::Addr(addr) => drop(missed.frontends.insert((protocol, addr))),
+                    FrontendAddr::NodePort(port) => {
+                        missed.node_ports.insert((protocol, service.key.family, port));
+                    }
+                }
+            }
+        }
+        missed
+    }
+
+    /// Whether this flow goes to a frontend, was not translated, and has never been answered.
+    #[must_use]
+    pub fn is_missed(&self, flow: &Flow) -> bool {
+        let to = SocketAddr::new(flow.original.dst, flow.original.dport);
+        let node_port = || {
+            self.node_ports.contains(&(flow.protocol, Family::of(to.ip()), to.port()))
+                && self.local.contains(&to.ip())
+                && self.node.has_node_ports(to.ip())
+        };
+        flow.zone == 0
+            && flow.status & (ANSWERED | TRANSLATED) == 0
+            && (self.frontends.contains(&(flow.protocol, to)) || node_port())
     }
 }
 

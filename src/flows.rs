@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use fairlead_kernel::address;
 use fairlead_kernel::conntrack::{Conntrack, Flow};
-use fairlead_plan::{Family, Plan};
+use fairlead_plan::{Family, Plan, Protocol};
 use tracing::{debug, warn};
 
-use crate::conntrack::{self, Claims};
+use crate::conntrack::{self, Claims, Missed};
 use crate::metrics::{Cause, Metrics};
 
 /// How often flows are compared with the plan although nothing has changed.
@@ -29,12 +29,15 @@ const REMEMBERED: usize = 32;
 /// The handle to the thread, which ends when this is dropped.
 #[derive(Debug, Clone)]
 pub struct Flows {
-    plans: Sender<Plan>,
+    plans: Sender<Programmed>,
     coming: Coming,
 }
 
 /// The plan that the kernel was last asked to carry out. Not sent, because that would wake the thread for every change.
 type Coming = Arc<Mutex<Option<Plan>>>;
+
+/// A plan that the kernel carries out, and whether there was a gap before, in which rules were missing.
+type Programmed = (Plan, bool);
 
 impl Flows {
     /// Starts the thread, in the network namespace of the caller.
@@ -53,10 +56,11 @@ impl Flows {
         *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
     }
 
-    /// The kernel carries out this plan now.
-    pub fn programmed(&self, plan: Plan) {
+    /// The kernel carries out this plan now. `after_gap` says that its rules may have been missing until now: connections
+    /// that began then must begin anew.
+    pub fn programmed(&self, plan: Plan, after_gap: bool) {
         // Only fails if the thread has panicked, which has been printed.
-        let _ = self.plans.send(plan);
+        let _ = self.plans.send((plan, after_gap));
     }
 }
 
@@ -69,15 +73,17 @@ struct Sweeper {
     replaced: VecDeque<Plan>,
     /// Whether a pass can find anything.
     due: bool,
+    /// Whether connections may have begun while rules were missing.
+    gap: bool,
     metrics: Arc<Metrics>,
 }
 
 impl Sweeper {
     const fn new(metrics: Arc<Metrics>, coming: Coming) -> Self {
-        Self { newest: None, coming, replaced: VecDeque::new(), due: false, metrics }
+        Self { newest: None, coming, replaced: VecDeque::new(), due: false, gap: false, metrics }
     }
 
-    fn run(mut self, held: &Receiver<Plan>) {
+    fn run(mut self, held: &Receiver<Programmed>) {
         let mut next = Instant::now() + REGULARLY;
         loop {
             match held.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -97,10 +103,11 @@ impl Sweeper {
         }
     }
 
-    fn take(&mut self, plan: Plan) {
+    fn take(&mut self, (plan, after_gap): Programmed) {
         let changed = self.newest.as_ref().is_none_or(|newest| conntrack::needed(newest, &plan));
         let replaced = self.newest.replace(plan).filter(|_| changed);
-        self.due |= changed;
+        self.due |= changed || after_gap;
+        self.gap |= after_gap;
         self.replaced.extend(replaced);
         self.forget_some();
     }
@@ -111,12 +118,14 @@ impl Sweeper {
         }
     }
 
-    fn pass(&mut self, held: &Receiver<Plan>) -> Result<(), Box<dyn std::error::Error>> {
+    fn pass(&mut self, held: &Receiver<Programmed>) -> Result<(), Box<dyn std::error::Error>> {
         self.due = false;
         let Some(now) = self.newest.clone() else { return Ok(()) };
         let replaced = std::mem::take(&mut self.replaced);
-        let done = self.sweep(&now, &replaced, held);
+        let gap = std::mem::take(&mut self.gap);
+        let done = self.sweep(&now, &replaced, held).and_then(|()| if gap { mend(&now) } else { Ok(()) });
         if done.is_err() {
+            self.gap |= gap;
             let since = std::mem::replace(&mut self.replaced, replaced);
             self.replaced.extend(since);
             self.forget_some();
@@ -128,7 +137,7 @@ impl Sweeper {
         &mut self,
         now: &Plan,
         replaced: &VecDeque<Plan>,
-        held: &Receiver<Plan>,
+        held: &Receiver<Programmed>,
     ) -> Result<(), Box<dyn std::error::Error>> {
         let local: BTreeSet<IpAddr> = address::local_addresses()?.into_iter().map(|(_, addr, _)| addr).collect();
         let mut claims: Vec<_> = replaced.iter().map(|was| Claims::new(Some(was), now, &local)).collect();
@@ -167,6 +176,28 @@ impl Sweeper {
             stale.retain(|flow| claims.iter().any(|claims| claims.is_stale(flow)));
         }
     }
+}
+
+/// Deletes connections that began while rules were missing, so that the clients' next packets are translated.
+fn mend(now: &Plan) -> Result<(), Box<dyn std::error::Error>> {
+    let local: BTreeSet<IpAddr> = address::local_addresses()?.into_iter().map(|(_, addr, _)| addr).collect();
+    let missed = Missed::new(now, &local);
+    let mut kernel = Conntrack::open()?;
+    for (family, protocol) in
+        Family::BOTH.into_iter().flat_map(|family| [(family, Protocol::Tcp), (family, Protocol::Sctp)])
+    {
+        let mut flows: Vec<Flow> = Vec::new();
+        kernel.flows(libc_family(family), protocol.number(), &mut |flow| {
+            if missed.is_missed(flow) {
+                flows.push(*flow);
+            }
+        })?;
+        let deleted = kernel.delete_all(&flows)?;
+        if deleted > 0 {
+            debug!(deleted, %protocol, family = family.label(), "removed connections that began without rules");
+        }
+    }
+    Ok(())
 }
 
 /// `AF_INET` and `AF_INET6`.

@@ -89,7 +89,8 @@ impl Outward {
             info!("ready: the first sync is in the kernel");
         }
         self.health.synced(oldest, synced.at);
-        self.flows.programmed(plan.clone());
+        // A full sync is the first one, or follows a repair or a failure: rules may have been missing before.
+        self.flows.programmed(plan.clone(), synced.full);
         if let Some(loopback) = &self.loopback {
             loopback.programmed(plan.clone());
         }

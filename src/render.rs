@@ -27,7 +27,11 @@ pub fn render(settings: &Render) -> anyhow::Result<String> {
     }
     match settings.output {
         RenderOutput::Text => Ok(format!("{}\n{}", summary(&planned.plan), fairlead_nft::text(&planned.plan))),
-        RenderOutput::Json => bail!("not yet"),
+        RenderOutput::Json => {
+            let Ok(mut text) = fairlead_nft::json(&planned.plan) else { bail!("the rules cannot be written as JSON") };
+            text.push('\n');
+            Ok(text)
+        }
         RenderOutput::Plan => {
             let services = planned.plan.services.sorted();
             let plan = serde_json::json!({ "node": &*planned.plan.node, "services": services });

@@ -83,6 +83,10 @@ fn chain(service: &Service, name: &str, pick: Pick<'_>, count: usize) -> Chain {
         vec![Stmt::Forget { map: Name::clone(pick.memory) }],
         vec![look_up(Field::Random { modulus, offset: 0 }, &pick.slots)],
         vec![remember()],
+        vec![protocol.clone(), dnat()],
+        // Reached by a packet that was on its way while the pool shrank, see `structure::spread`.
+        vec![look_up(Field::Random { modulus: 1, offset: 0 }, &pick.slots)],
+        vec![remember()],
         vec![protocol, dnat()],
     ];
     Chain::regular(name, rules)

@@ -39,10 +39,18 @@ pub fn spread(space: Keyspace, pool: Pool, count: u32) -> Chain {
         Pool::Cluster => 0,
         Pool::Local => layout::LOCAL_SLOTS,
     };
-    let mut key = space.fields();
-    key.push(Field::Random { modulus: count, offset });
-    let rule = vec![Stmt::ClearPriority, Stmt::Dnat { key, map: Name::clone(NAMES.endpoints(space)) }];
-    Chain::regular(layout::spread_chain(space, pool, count), vec![rule])
+    let to_one_of = |count| {
+        let mut key = space.fields();
+        key.push(Field::Random { modulus: count, offset });
+        Stmt::Dnat { key, map: Name::clone(NAMES.endpoints(space)) }
+    };
+    let mut rules = vec![vec![Stmt::ClearPriority, to_one_of(count)]];
+    if count > 1 {
+        // A transaction is atomic for each look-up, not for each packet: one that was counted before the pool shrank
+        // may miss the slot after. The first slot is there as long as any is.
+        rules.push(vec![to_one_of(1)]);
+    }
+    Chain::regular(layout::spread_chain(space, pool, count), rules)
 }
 
 /// The element of `actions` that leads to [`spread`].

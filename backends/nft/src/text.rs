@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use fairlead_plan::{Family, Plan};
 
-use crate::diff::Tables;
 use crate::element::{Bytes, Element};
 use crate::encode::REMEMBERED_CLIENTS;
 use crate::layout::TABLE;
@@ -15,13 +14,11 @@ use crate::whole::Whole;
 #[must_use]
 pub fn text(plan: &Plan) -> String {
     let mut out = String::new();
-    let mut tables = Tables::default();
     for family in Family::BOTH {
-        let whole = Whole::new(family, plan, &mut tables);
+        let (whole, elements) = Whole::with_elements(family, plan);
         let ip = ip(family);
         // Declaring the table first lets the deletion succeed where there is none.
         let _ = writeln!(out, "table {ip} {TABLE}\ndelete table {ip} {TABLE}\ntable {ip} {TABLE} {{");
-        let elements = whole.sorted_elements(family, plan, &tables);
         for set in &whole.sets {
             self::set(&mut out, family, set, &elements);
         }
@@ -61,7 +58,8 @@ fn set(out: &mut String, family: Family, set: &Set, elements: &[Element]) {
     out.push_str("\t}\n\n");
 }
 
-fn declaration(family: Family, set: &Set) -> String {
+/// The types of a set as nft declares them.
+pub fn declaration(family: Family, set: &Set) -> String {
     let Some(fields) = set.typeof_key else {
         let value = match &set.value {
             Value::None => String::new(),
@@ -120,18 +118,25 @@ fn element(family: Family, set: &Set, element: &Element) -> String {
     line
 }
 
-/// Pairs of first key and key behind the end, as ranges.
-pub fn ranges(family: Family, elements: &[&Element]) -> Vec<String> {
+fn ranges(family: Family, elements: &[&Element]) -> Vec<String> {
+    let text = |bytes: &Bytes| value(family, bytes, &[Kind::Addr]);
+    let range = |(first, last): (Bytes, Bytes)| {
+        if first == last { text(&first) } else { format!("{}-{}", text(&first), text(&last)) }
+    };
+    spans(family, elements).into_iter().map(range).collect()
+}
+
+/// Pairs of first key and key behind the end, as first and last keys.
+pub fn spans(family: Family, elements: &[&Element]) -> Vec<(Bytes, Bytes)> {
     let mut elements = elements.iter().peekable();
-    let mut ranges = Vec::new();
+    let mut spans = Vec::new();
     while let Some(first) = elements.next() {
         let last = elements
             .next_if(|element| element.range_end)
             .map_or_else(|| Bytes::from_slice(&vec![0xff; Kind::Addr.padded(family)]), |end| before(&end.key));
-        let (first, last) = (value(family, &first.key, &[Kind::Addr]), value(family, &last, &[Kind::Addr]));
-        ranges.push(if first == last { first } else { format!("{first}-{last}") });
+        spans.push((first.key, last));
     }
-    ranges
+    spans
 }
 
 /// The number one less, in network order.

@@ -85,3 +85,40 @@ fn nested(out: &mut Vec<u8>, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) {
     fill(out);
     out[start + 1] = u8::try_from(out.len() - start - 2).unwrap_or(u8::MAX);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fairlead_kernel::nft::Nft;
+    use fairlead_plan::Family;
+
+    use crate::diff::Tables;
+    use crate::layout::TABLE;
+    use crate::sample;
+    use crate::sample::namespace::{alone, load};
+    use crate::whole::Whole;
+    use crate::write::nfproto;
+
+    #[test]
+    fn descriptions_are_byte_for_byte_what_nft_writes() {
+        let plan = sample::everything();
+        alone(|| {
+            load(&crate::text(&plan));
+            let mut nft = Nft::open().expect("the kernel has nf_tables");
+            for family in Family::BOTH {
+                let held = nft.sets(nfproto(family), TABLE).expect("the table is there");
+                let held: BTreeMap<&str, &[u8]> =
+                    held.iter().map(|set| (set.name.as_str(), set.userdata.as_slice())).collect();
+                let whole = Whole::new(family, &plan, &mut Tables::default());
+                let described: Vec<_> =
+                    whole.sets.iter().filter_map(|set| Some((&*set.name, super::userdata(family, set)?))).collect();
+                // Endpoints by address and by node port, and of the sticky service slots and endpoints.
+                assert_eq!(described.len(), 4, "{described:?}");
+                for (name, ours) in described {
+                    assert_eq!(held.get(name), Some(&ours.as_slice()), "{family:?} {name}");
+                }
+            }
+        });
+    }
+}

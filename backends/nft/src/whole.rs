@@ -39,6 +39,14 @@ impl Whole {
         Self { sets, chains, constant }
     }
 
+    /// The same with all its elements, sorted, for small plans and for people.
+    pub fn with_elements(family: Family, plan: &Plan) -> (Self, Vec<Element>) {
+        let mut tables = Tables::default();
+        let whole = Self::new(family, plan, &mut tables);
+        let elements = whole.sorted_elements(family, plan, &tables);
+        (whole, elements)
+    }
+
     /// Every element of services.
     pub fn each_element(family: Family, plan: &Plan, tables: &Tables, mut each: impl FnMut(&Element)) {
         for service in plan.services.iter().filter(|service| service.key.family == family) {

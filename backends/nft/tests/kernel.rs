@@ -2,18 +2,12 @@
 
 mod sample;
 
-use std::process::Command;
 use std::sync::Arc;
 
-use fairlead_kernel::netns::Netns;
 use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Family, LocalTraffic, Plan, Protocol};
 
-fn nft(args: &[&str]) -> String {
-    let output = Command::new("nft").args(args).output().expect("nft is installed");
-    assert!(output.status.success(), "nft {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("nft prints text")
-}
+use sample::namespace::{alone, load, nft};
 
 fn ip(family: Family) -> &'static str {
     match family {
@@ -22,26 +16,13 @@ fn ip(family: Family) -> &'static str {
     }
 }
 
-/// Runs in a namespace of its own.
-fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let namespace = Netns::create().expect("root may make namespaces");
-    namespace.run(work).expect("the namespace can be entered")
-}
-
-fn load(text: &str, name: &str) {
-    let path = std::env::temp_dir().join(format!("fairlead-{}-{name}.nft", std::process::id()));
-    std::fs::write(&path, text).expect("the temporary directory can be written");
-    nft(&["-f", &path.to_string_lossy()]);
-    std::fs::remove_file(&path).expect("the file was there");
-}
-
 #[test]
 fn the_listing_loads_back_and_lists_the_same() {
     alone(|| {
         NftBackend::new().sync(None, &sample::everything()).expect("the kernel takes it");
         let listing = nft(&["list", "ruleset"]);
         nft(&["flush", "ruleset"]);
-        load(&listing, "listing");
+        load(&listing);
         assert_eq!(listing, nft(&["list", "ruleset"]));
     });
 }
@@ -52,7 +33,7 @@ fn what_nft_makes_of_our_text_is_what_we_write_ourselves() {
         let plan = sample::everything();
         let mut backend = NftBackend::new();
         backend.sync(None, &plan).expect("the kernel takes it");
-        load(&fairlead_nft::text(&plan), "text");
+        load(&fairlead_nft::text(&plan));
         let report = backend.sync(None, &plan).expect("the kernel takes it");
         // nft adds a byte-order step of zero bytes in front of a look-up in ranges; the rule means the same.
         let only = Family::BOTH.map(|family| format!("rules changed in {} fairlead: services", ip(family)));
@@ -147,12 +128,38 @@ fn journey() -> Vec<Plan> {
     plans
 }
 
+/// More changes than one transaction carries, and every service takes the address of its neighbour.
+#[test]
+fn addresses_pass_from_service_to_service_across_transactions() {
+    const COUNT: u16 = 2_000;
+    let plan = |shift: u16, endpoints: u16| {
+        let services = Family::BOTH.into_iter().flat_map(move |family| {
+            (0..COUNT).map(move |number| {
+                let endpoint = sample::endpoint(family, 1 + number % endpoints, false);
+                let ip = 1 + (number + shift) % COUNT;
+                sample::service(family, &format!("service-{number}"), ip, Protocol::Tcp, vec![endpoint])
+            })
+        });
+        Plan { node: Arc::new(sample::node()), services: services.collect() }
+    };
+    // Neighbours with the same endpoint mean the same by an address, others do not.
+    for endpoints in [1, 200] {
+        alone(|| {
+            let (was, now) = (plan(0, endpoints), plan(1, endpoints));
+            let mut backend = NftBackend::new();
+            backend.sync(None, &was).expect("the kernel takes it");
+            backend.sync(Some(&was), &now).expect("the kernel takes it");
+            let again = NftBackend::new().sync(None, &now).expect("the kernel takes it");
+            assert_eq!(again.writes, 0, "{again:?}");
+        });
+    }
+}
+
 #[test]
 fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
     alone(|| {
         load(
             "table inet other { set s { type ipv4_addr; elements = { 10.0.0.1 } }\n chain c { ip saddr @s drop; }\n}\n",
-            "other",
         );
         let before = nft(&["list", "ruleset"]);
         let mut backend = NftBackend::new();

@@ -85,7 +85,7 @@ impl Services {
 
     /// All of them, in no meaningful order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> + '_ {
-        self.parts.iter().flat_map(|part| part.values())
+        self.parts.iter().filter(|part| !part.is_empty()).flat_map(|part| part.values())
     }
 
     /// All of them by name, for people and for files.

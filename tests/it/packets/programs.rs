@@ -29,7 +29,7 @@ pub fn nft_and_flows(lab: &Lab) -> Program {
     let mut program = nft();
     Box::new(move |lab, plan| {
         program(lab, plan);
-        flows.programmed(plan.clone());
+        flows.programmed(plan.clone(), false);
     })
 }
 

@@ -63,6 +63,27 @@ fn a_rolling_update_fails_no_connection() {
 }
 
 #[test]
+fn a_pool_that_shrinks_to_one_fails_no_connection_on_its_way_through_the_rules() {
+    /// The moment is microseconds wide: without care about one of 10,000 connections meets it. No client is an endpoint
+    /// here: one that is on its way to itself while it ceases to be one may still be cut off.
+    const ROUNDS: usize = 1_500;
+    for family in Family::BOTH {
+        for service in [web_behind_balancer(), web_behind_balancer().sticky(60)] {
+            let Some(mut stage) = super::stage(family) else { return };
+            stage.apply(&with_ready(service.clone(), &["a1"]), Stack::Single);
+            let hammers = ["a", "a3", "outside", "stranger"].map(|who| (who, hammer(&stage, who, &[WEB])));
+            for round in 0..ROUNDS {
+                let endpoints: &[&str] = if round % 2 == 0 { &["a1", "a2", "b1", "b2"] } else { &["a1"] };
+                stage.apply(&with_ready(service.clone(), endpoints), Stack::Single);
+            }
+            for (who, hammer) in hammers {
+                unharmed(who, &hammer.stop());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_program_that_starts_again_over_a_full_kernel_fails_no_connection() {
     const ROUNDS: usize = 40;
     for family in Family::BOTH {

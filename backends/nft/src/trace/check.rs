@@ -16,10 +16,12 @@ const LONGEST_INTERFACE: usize = 16;
 
 /// Refuses what the kernel would refuse.
 pub fn table(table: &Table) -> Result<(), Fault> {
-    for chain in table.chains.values() {
-        if chain.name.len() >= LONGEST_NAME {
-            return Err(table.fault(&format!("the name of the chain {} is too long", chain.name)));
+    for name in table.names() {
+        if name.len() >= LONGEST_NAME {
+            return Err(table.fault(&format!("the name {name} is too long")));
         }
+    }
+    for chain in table.chains.values() {
         for (number, stmt) in
             chain.rules.iter().zip(1..).flat_map(|(rule, number)| rule.iter().map(move |s| (number, s)))
         {

@@ -3,81 +3,56 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use fairlead_plan::{Family, Packet, Protocol};
+use fairlead_plan::Packet;
 
+use super::choices::Choices;
 use super::table::Table;
 use super::{End, Fault, Memory, Path};
-use crate::element::{Bytes, Part};
-use crate::layout::ENDPOINT;
-use crate::rules::{Chain, Datum, Field, Kind, Name, Stmt, Value};
+use crate::rules::{Chain, Name};
 use crate::text;
 
-/// Random numbers, each value of each of them once. A run draws; [`Choices::advance`] changes the last number that has
-/// values left.
-#[derive(Debug, Default)]
-pub struct Choices {
-    /// What was drawn so far, out of how many.
-    drawn: Vec<(u32, u32)>,
-    next: usize,
-}
-
-impl Choices {
-    fn draw(&mut self, modulus: u32) -> u32 {
-        if self.next == self.drawn.len() {
-            self.drawn.push((0, modulus));
-        }
-        self.next += 1;
-        self.drawn[self.next - 1].0
-    }
-
-    /// Makes the next run another one; `false` after the last.
-    pub fn advance(&mut self) -> bool {
-        self.next = 0;
-        while let Some((value, modulus)) = self.drawn.pop() {
-            if value + 1 < modulus {
-                self.drawn.push((value + 1, modulus));
-                return true;
-            }
-        }
-        false
-    }
-}
-
 /// What a statement means for the rule it stands in.
-enum Flow {
+pub enum Flow {
     /// On to the next statement.
     Next,
     /// On to the next rule.
     Miss,
+    /// Into a chain, and later back.
     Jump(Name),
+    /// Into a chain for good.
     Goto(Name),
+    /// Back to the caller.
     Return,
+    /// Out of the hook.
     Stop(Stop),
 }
 
 /// What ends a hook.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stop {
+pub enum Stop {
+    /// Whatever stands behind goes on.
     Accept,
+    /// Nobody answers.
     Drop,
+    /// The sender is told.
     Reject,
 }
 
 /// A packet under way.
 pub struct Machine<'a> {
-    table: &'a Table,
-    packet: &'a Packet,
-    memory: Cow<'a, Memory>,
-    choices: &'a mut Choices,
-    destination: SocketAddr,
-    translated: bool,
-    masqueraded: bool,
-    mark: u32,
-    priority: u32,
+    pub(super) table: &'a Table,
+    pub(super) packet: &'a Packet,
+    pub(super) memory: Cow<'a, Memory>,
+    pub(super) choices: &'a mut Choices,
+    pub(super) destination: SocketAddr,
+    pub(super) translated: bool,
+    pub(super) masqueraded: bool,
+    pub(super) mark: u32,
+    pub(super) priority: u32,
     /// Steps, if they are wanted.
-    steps: Option<Vec<String>>,
+    pub(super) steps: Option<Vec<String>>,
     /// Elements found for the rule under way.
-    found: Vec<String>,
+    pub(super) found: Vec<String>,
 }
 
 impl<'a> Machine<'a> {
@@ -124,7 +99,8 @@ impl<'a> Machine<'a> {
         Ok(Path { steps: self.steps.unwrap_or_default(), end, mark: self.mark, priority: self.priority })
     }
 
-    fn fault(&self, sentence: &str) -> Fault {
+    /// A sentence about the table.
+    pub(super) fn fault(&self, sentence: &str) -> Fault {
         self.table.fault(sentence)
     }
 
@@ -179,161 +155,5 @@ impl<'a> Machine<'a> {
             steps.append(&mut self.found);
         }
         Ok(flow)
-    }
-
-    fn stmt(&mut self, stmt: &'a Stmt) -> Result<Flow, Fault> {
-        let goes_on = |condition| if condition { Flow::Next } else { Flow::Miss };
-        Ok(match stmt {
-            Stmt::InSet { key, set, negated } => goes_on(self.find(key, set)?.is_some() != *negated),
-            Stmt::PriorityHas(bits) => goes_on(self.priority & bits == *bits),
-            Stmt::MarkHas(bits) => goes_on(self.mark & bits == *bits),
-            // Conntrack understands the first packet of every connection.
-            Stmt::CtInvalid => Flow::Miss,
-            Stmt::CtDnat => goes_on(self.translated),
-            Stmt::L4Is(protocol) => goes_on(self.packet.protocol == *protocol),
-            Stmt::DaddrIn(net) => goes_on(net.contains(&self.destination.ip())),
-            Stmt::Iif { name, prefix } => {
-                let iif = self.packet.interface.as_deref().unwrap_or_default();
-                goes_on(if *prefix { iif.starts_with(name.as_str()) } else { iif == name })
-            }
-            Stmt::IsLocal(field) => goes_on(self.is_local(*field)?),
-            Stmt::Jump(chain) => Flow::Jump(Name::clone(chain)),
-            Stmt::Goto(chain) => Flow::Goto(Name::clone(chain)),
-            Stmt::Return => Flow::Return,
-            Stmt::Drop => Flow::Stop(Stop::Drop),
-            Stmt::RejectPort => Flow::Stop(Stop::Reject),
-            // The kernel resets nothing but TCP and drops the rest.
-            Stmt::RejectReset if self.packet.protocol == Protocol::Tcp => Flow::Stop(Stop::Reject),
-            Stmt::RejectReset => Flow::Stop(Stop::Drop),
-            Stmt::SetPriority { .. }
-            | Stmt::ClearPriority
-            | Stmt::MarkSet(_)
-            | Stmt::MarkFlip(_)
-            | Stmt::Remember { .. }
-            | Stmt::Forget { .. }
-            | Stmt::Dnat { .. }
-            | Stmt::Masquerade
-            | Stmt::Dispatch { .. } => self.action(stmt)?,
-        })
-    }
-
-    /// Statements that change the packet or look up what becomes of it.
-    fn action(&mut self, stmt: &'a Stmt) -> Result<Flow, Fault> {
-        match stmt {
-            Stmt::SetPriority { key, map } => {
-                let Some(datum) = self.find(key, map)? else { return Ok(Flow::Miss) };
-                self.priority = self.number(map, datum)?;
-            }
-            Stmt::ClearPriority => self.priority = 0,
-            Stmt::MarkSet(bits) => self.mark |= bits,
-            Stmt::MarkFlip(bits) => self.mark ^= bits,
-            Stmt::Remember { map, .. } => {
-                let client = (Name::clone(map), Bytes::EMPTY.addr(self.packet.source));
-                let number = self.priority;
-                // A client that is known keeps its endpoint; only its time begins anew.
-                self.memory.to_mut().entry(client).or_insert(number);
-            }
-            Stmt::Forget { map } => {
-                self.memory.to_mut().remove(&(Name::clone(map), Bytes::EMPTY.addr(self.packet.source)));
-            }
-            Stmt::Dnat { key, map } => {
-                let Some(datum) = self.find(key, map)? else { return Ok(Flow::Miss) };
-                self.destination = self.endpoint(map, &datum)?;
-                self.translated = true;
-                return Ok(Flow::Stop(Stop::Accept));
-            }
-            Stmt::Masquerade => {
-                self.masqueraded = true;
-                return Ok(Flow::Stop(Stop::Accept));
-            }
-            Stmt::Dispatch { mask, map } => return self.dispatch(*mask, map),
-            _ => return Err(self.fault("a statement is taken for an action")),
-        }
-        Ok(Flow::Next)
-    }
-
-    fn dispatch(&mut self, mask: u32, map: &Name) -> Result<Flow, Fault> {
-        let key = Bytes::EMPTY.number(self.priority & mask);
-        match self.found(key, map)? {
-            None => Ok(Flow::Miss),
-            Some(Datum::Goto(chain)) => Ok(Flow::Goto(chain)),
-            Some(Datum::Drop) => Ok(Flow::Stop(Stop::Drop)),
-            Some(Datum::None | Datum::Bytes(_)) => Err(self.fault(&format!("{map} leads to no verdict"))),
-        }
-    }
-
-    fn is_local(&self, field: Field) -> Result<bool, Fault> {
-        match field {
-            Field::Saddr => Ok(self.packet.source_is_local),
-            Field::Daddr if !self.translated => Ok(self.packet.destination_is_local),
-            field => Err(self.fault(&format!("nobody knows whether {field:?} is local"))),
-        }
-    }
-
-    fn key(&mut self, fields: &[Field]) -> Result<Bytes, Fault> {
-        fields.iter().try_fold(Bytes::EMPTY, |key, field| {
-            Ok(match field {
-                Field::L4Proto => key.proto(self.packet.protocol.number()),
-                Field::Saddr => key.addr(self.packet.source),
-                Field::Daddr => key.addr(self.destination.ip()),
-                Field::Dport => key.port(self.destination.port()),
-                Field::Priority => key.number(self.priority),
-                Field::Random { modulus, offset } => key.number(offset + self.choices.draw(*modulus)),
-                Field::Sport => return Err(self.fault("a rule asks for the source port, which nobody told")),
-            })
-        })
-    }
-
-    fn find(&mut self, fields: &[Field], set: &Name) -> Result<Option<Datum>, Fault> {
-        let key = self.key(fields)?;
-        self.found(key, set)
-    }
-
-    fn found(&mut self, key: Bytes, set: &Name) -> Result<Option<Datum>, Fault> {
-        let contents = self.table.contents(set)?;
-        let datum = if contents.set.dynamic {
-            let number = self.memory.get(&(Name::clone(set), key));
-            number.map(|number| Datum::Bytes(Bytes::EMPTY.number(*number)))
-        } else {
-            contents.find(&key).cloned()
-        };
-        if self.steps.is_some()
-            && let Some(datum) = &datum
-        {
-            let family = self.table.family;
-            let key = text::value(family, &key, contents.set.key);
-            self.found.push(format!("  {set}: {key}{}", described(family, datum, &contents.set.value)));
-        }
-        Ok(datum)
-    }
-
-    fn number(&self, map: &Name, datum: Datum) -> Result<u32, Fault> {
-        let Datum::Bytes(bytes) = datum else { return Err(self.fault(&format!("{map} leads to no number"))) };
-        number(&bytes).ok_or_else(|| self.fault(&format!("{map} leads to {bytes:?}, which is no number")))
-    }
-
-    fn endpoint(&self, map: &Name, datum: &Datum) -> Result<SocketAddr, Fault> {
-        let Datum::Bytes(bytes) = datum else { return Err(self.fault(&format!("{map} leads to no endpoint"))) };
-        match bytes.parts(self.table.family, ENDPOINT)[..] {
-            [Part::Addr(addr), Part::Port(port)] => Ok(SocketAddr::new(addr, port)),
-            _ => Err(self.fault(&format!("{map} leads to {bytes:?}, which is no endpoint"))),
-        }
-    }
-}
-
-/// The number that a datum is.
-pub fn number(bytes: &Bytes) -> Option<u32> {
-    match bytes.parts(Family::V4, &[Kind::Number])[..] {
-        [Part::Number(number)] if bytes.as_slice().len() == 4 => Some(number),
-        _ => None,
-    }
-}
-
-fn described(family: Family, datum: &Datum, value: &Value) -> String {
-    match (datum, value) {
-        (Datum::Bytes(bytes), Value::Data(kinds)) => format!(" : {}", text::value(family, bytes, kinds)),
-        (Datum::Goto(chain), _) => format!(" : goto {chain}"),
-        (Datum::Drop, _) => " : drop".to_owned(),
-        (Datum::None | Datum::Bytes(_), _) => String::new(),
     }
 }

@@ -10,7 +10,9 @@
 //! addresses of this node.
 
 mod check;
+mod choices;
 mod machine;
+mod statement;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +24,8 @@ use crate::element::Bytes;
 use crate::layout::number;
 use crate::rules::{Datum, Name};
 use crate::sticky;
-use machine::{Choices, Machine};
+use choices::Choices;
+use machine::Machine;
 use table::Table;
 
 /// Why a packet cannot be followed: the kernel would refuse the table, or the table does what no verdict can say. One
@@ -103,7 +106,7 @@ impl Tracer {
         let wanted = Datum::Bytes(Bytes::EMPTY.socket(endpoint));
         let pools = [Pool::Cluster, Pool::Local].map(|pool| sticky::endpoints(pool, service));
         let known = pools.iter().find_map(|map| table.contents(map).ok()?.key_of(&wanted));
-        let number = known.and_then(|key| machine::number(&key)).unwrap_or_else(|| number::of_endpoint(endpoint));
+        let number = known.and_then(|key| statement::number(&key)).unwrap_or_else(|| number::of_endpoint(endpoint));
         self.memory[service.family as usize].insert((memory, Bytes::EMPTY.addr(client)), number);
         Ok(())
     }

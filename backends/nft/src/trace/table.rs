@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use fairlead_plan::{Family, Plan};
 
 use super::Fault;
-use crate::diff::Tables;
 use crate::element::{Bytes, Element};
 use crate::layout::TABLE;
 use crate::rules::{Chain, Datum, Kind, Name, Set};
@@ -40,9 +39,7 @@ pub struct Contents {
 impl Table {
     /// What a plan becomes in one family.
     pub fn new(family: Family, plan: &Plan) -> Result<Self, Fault> {
-        let mut tables = Tables::default();
-        let whole = Whole::new(family, plan, &mut tables);
-        let elements = whole.sorted_elements(family, plan, &tables);
+        let (whole, elements) = Whole::with_elements(family, plan);
         let mut table = Self { family, chains: BTreeMap::new(), sets: BTreeMap::new(), hooks: BTreeMap::new() };
         for set in whole.sets {
             let name = Name::clone(&set.name);
@@ -73,6 +70,11 @@ impl Table {
     /// A sentence about this table.
     pub fn fault(&self, sentence: &str) -> Fault {
         Fault(format!("table {} {TABLE}: {sentence}", text::ip(self.family)))
+    }
+
+    /// The names of all chains and sets.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.chains.keys().chain(self.sets.keys())
     }
 
     /// The chain of this name.

@@ -1,6 +1,7 @@
 //! Plans for the tests of this crate: small, and with one of everything.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod namespace;
 pub mod packets;
 pub mod random;
 

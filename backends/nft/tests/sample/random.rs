@@ -134,8 +134,8 @@ fn pools(family: Family) -> impl Strategy<Value = Pools> {
     let local: Vec<Endpoint> = domain.iter().copied().filter(|endpoint| endpoint.local).collect();
     let many: Vec<Endpoint> = (5..25).map(|number| endpoint(family, number, false)).collect();
     let cluster = prop_oneof![
-        8 => subsequence(domain.clone(), 0..=domain.len()).prop_shuffle(),
-        1 => subsequence(many, 15..=20),
+        4 => subsequence(domain.clone(), 0..=domain.len()).prop_shuffle(),
+        1 => subsequence(many, 16..=18),
     ];
     (cluster, subsequence(local.clone(), 0..=local.len())).prop_map(|(cluster, local)| Pools { cluster, local })
 }

@@ -1,0 +1,181 @@
+//! The backend: its state, and the step from one plan to the next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use fairlead_kernel::nft::{Batch, Nft, NftError};
+use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Pool, Report, Service, SyncError};
+
+use crate::diff::{self, Tables, Writes};
+use crate::layout::{LOCAL_SLOTS, TABLE};
+use crate::rules::Name;
+use crate::write::{self, nfproto};
+use crate::{moves, structure};
+
+/// How many elements one transaction of a cold start carries: 20 to 40 ms in which other users of nf_tables wait.
+pub const BATCH: usize = 8_000;
+/// The nft backend.
+#[derive(Debug, Default)]
+pub struct NftBackend {
+    nft: Option<Nft>,
+    port: Arc<AtomicU32>,
+    pub(crate) tables: Tables,
+    pub(crate) rules: [HashMap<Name, u64>; 2],
+    /// Constant elements: of `actions` and of the node.
+    pub(crate) constant: [u64; 2],
+    /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
+    pub(crate) settled: bool,
+}
+
+impl NftBackend {
+    /// A backend that has not touched the kernel yet. Its socket will belong to the network namespace of the thread that
+    /// calls [`Backend::sync`] first.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The port id of our netlink socket, 0 before the first sync: what tells our own notifications from those about
+    /// other people's changes.
+    #[must_use]
+    pub fn port(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.port)
+    }
+
+    pub(crate) fn nft(&mut self) -> Result<&mut Nft, NftError> {
+        if self.nft.is_none() {
+            let nft = Nft::open()?;
+            self.port.store(nft.port_id(), Ordering::Release);
+            self.nft = Some(nft);
+        }
+        self.nft.as_mut().ok_or(NftError::Interrupted)
+    }
+
+    /// Sends the writes of both families as one transaction, and forgets them. New chains go ahead in one of their own:
+    /// a packet that is under way while a transaction takes effect goes by the rules of before and the elements of
+    /// after, and would find a new chain empty.
+    pub(crate) fn commit(&mut self, writes: &mut [Writes; 2], report: &mut Report) -> Result<(), NftError> {
+        writes.iter_mut().for_each(Writes::settle);
+        let mut ahead = [writes[0].take_ahead(), writes[1].take_ahead()];
+        self.write(&mut ahead, report)?;
+        self.write(writes, report)
+    }
+
+    pub(crate) fn write(&mut self, writes: &mut [Writes; 2], report: &mut Report) -> Result<(), NftError> {
+        let mut batch = Batch::new();
+        for family in Family::BOTH {
+            let writes = std::mem::take(&mut writes[family as usize]);
+            self.count_rules(family, &writes);
+            write::writes(&mut batch, family, &writes);
+        }
+        self.send(&batch, report)
+    }
+
+    pub(crate) fn send(&mut self, batch: &Batch, report: &mut Report) -> Result<(), NftError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        self.nft()?.commit(batch)?;
+        report.kernel += start.elapsed();
+        report.writes += batch.objects();
+        report.transactions += 1;
+        Ok(())
+    }
+
+    fn count_rules(&mut self, family: Family, writes: &Writes) {
+        let rules = &mut self.rules[family as usize];
+        for chain in writes.new_chains.iter().chain(&writes.changed_chains) {
+            rules.insert(Name::clone(&chain.name), chain.rules.len() as u64);
+        }
+        for chain in &writes.old_chains {
+            rules.remove(chain);
+        }
+    }
+
+    /// From a plan that the kernel holds to the next.
+    fn step(&mut self, was: &Plan, now: &Plan, report: &mut Report) -> Result<(), NftError> {
+        let mut writes = <[Writes; 2]>::default();
+        if was.node != now.node {
+            for family in Family::BOTH {
+                self.node(family, was, now, &mut writes[family as usize]);
+            }
+        }
+        let (changes, together) = moves::together(was.services.changes(&now.services));
+        for (Change { was, now }, number) in changes.into_iter().zip(1..) {
+            self.tables.change(was.map(Arc::as_ref), now.map(Arc::as_ref), &mut writes);
+            report.warnings.extend(now.and_then(|service| too_many(service)));
+            if number >= together && writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
+                self.commit(&mut writes, report)?;
+            }
+        }
+        self.commit(&mut writes, report)
+    }
+
+    /// Another node means other constant rules and elements, but the same shape.
+    fn node(&mut self, family: Family, was: &Plan, now: &Plan, writes: &mut Writes) {
+        let (old, new) = (structure::chains(family, &was.node), structure::chains(family, &now.node));
+        writes.changed_chains.extend(new.into_iter().filter(|chain| !old.contains(chain)));
+        let elements = |plan: &Plan| {
+            let mut all = structure::node_elements(family, &plan.node);
+            all.extend(structure::service_cidr_elements(family, &plan.node));
+            all.sort_unstable();
+            all
+        };
+        let (old, new) = (elements(was), elements(now));
+        self.constant[family as usize] = self.constant[family as usize] + new.len() as u64 - old.len() as u64;
+        diff::elements(&old, &new, writes);
+    }
+
+    fn held(&self, family: Family) -> FamilyCounts {
+        FamilyCounts {
+            rules: self.rules[family as usize].values().sum(),
+            elements: self.constant[family as usize] + self.tables.elements(family),
+        }
+    }
+}
+
+impl Backend for NftBackend {
+    fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError> {
+        let mut report = Report::default();
+        let was = was.filter(|_| self.settled);
+        let done = match was {
+            Some(was) => self.step(was, now, &mut report),
+            None => self.adopt(now, &mut report),
+        };
+        done.map_err(refused)?;
+        report.held = Family::BOTH.map(|family| self.held(family));
+        Ok(report)
+    }
+
+    fn cleanup(&mut self) -> Result<(), SyncError> {
+        let mut batch = Batch::new();
+        for family in Family::BOTH {
+            if self.nft().and_then(|nft| nft.table(nfproto(family), TABLE)).map_err(refused)?.is_some() {
+                batch.del_table(nfproto(family), TABLE);
+            }
+        }
+        self.settled = false;
+        self.send(&batch, &mut Report::default()).map_err(refused)
+    }
+}
+
+fn refused(error: NftError) -> SyncError {
+    if error.is_unsupported() {
+        SyncError::Unsupported(format!(
+            "the kernel cannot carry out the nft mode ({error}): it needs nf_tables with nat, masq, reject, fib, numgen and \
+             sets (Linux 5.13 or newer)"
+        ))
+    } else {
+        SyncError::Failed(Box::new(error))
+    }
+}
+
+pub fn too_many(service: &Service) -> Option<String> {
+    let most = [Pool::Cluster, Pool::Local].map(|pool| service.pools.get(pool).len()).into_iter().max()?;
+    (most > LOCAL_SLOTS as usize).then(|| {
+        format!("{}: only the first {LOCAL_SLOTS} of its {most} endpoints are used; split the Service", service.key)
+    })
+}

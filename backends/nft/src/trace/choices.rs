@@ -1,0 +1,33 @@
+//! Chance, with every outcome taken in turn.
+
+/// Random numbers, each value of each of them once. A run draws; [`Choices::advance`] changes the last number that has
+/// values left.
+#[derive(Debug, Default)]
+pub struct Choices {
+    /// What was drawn so far, out of how many.
+    drawn: Vec<(u32, u32)>,
+    next: usize,
+}
+
+impl Choices {
+    /// A number less than the modulus.
+    pub fn draw(&mut self, modulus: u32) -> u32 {
+        if self.next == self.drawn.len() {
+            self.drawn.push((0, modulus));
+        }
+        self.next += 1;
+        self.drawn[self.next - 1].0
+    }
+
+    /// Makes the next run another one; `false` after the last.
+    pub fn advance(&mut self) -> bool {
+        self.next = 0;
+        while let Some((value, modulus)) = self.drawn.pop() {
+            if value + 1 < modulus {
+                self.drawn.push((value + 1, modulus));
+                return true;
+            }
+        }
+        false
+    }
+}
