@@ -12,6 +12,8 @@ use std::time::Duration;
 use fairlead_kernel::nft::{Monitor, NftError, Notice};
 use tokio::sync::mpsc;
 
+/// Our tables are of these: `NFPROTO_IPV4` and `NFPROTO_IPV6`. A table of the same name in `inet` is somebody else's.
+const FAMILIES: [u8; 2] = [2, 10];
 /// Pause after the monitor failed, before it is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
 
@@ -37,11 +39,15 @@ pub fn start(table: &'static str, ours: Arc<AtomicU32>, doubts: mpsc::UnboundedS
 }
 
 fn listen(table: &str, ours: &Arc<AtomicU32>, doubts: &mpsc::UnboundedSender<Doubt>) {
+    let mut was_deaf = false;
     while !doubts.is_closed() {
         let error = match Monitor::open(Arc::clone(ours)) {
+            // What was changed meanwhile has been announced to nobody.
+            Ok(_) if was_deaf && doubts.send(Doubt::Missed).is_err() => return,
             Ok(mut monitor) => hear(&mut monitor, table, doubts),
             Err(error) => Some(error),
         };
+        was_deaf = true;
         let Some(error) = error else { return };
         if doubts.send(Doubt::Deaf(error.to_string())).is_err() {
             return;
@@ -55,7 +61,8 @@ fn hear(monitor: &mut Monitor, table: &str, doubts: &mpsc::UnboundedSender<Doubt
     loop {
         let doubt = match monitor.next() {
             Ok(notices) => {
-                notices.iter().find(|notice| notice.table == table).map(|notice| Doubt::Foreign(words(notice)))
+                let is_ours = |notice: &&Notice| notice.table == table && FAMILIES.contains(&notice.family);
+                notices.iter().find(is_ours).map(|notice| Doubt::Foreign(words(notice)))
             }
             Err(NftError::Overrun) => Some(Doubt::Missed),
             Err(error) => return Some(error),

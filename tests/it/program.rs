@@ -235,6 +235,11 @@ pub fn http_get(to: std::net::SocketAddr, path: &str) -> io::Result<(u16, String
     Ok((status, body.to_owned()))
 }
 
+/// Runs the program to its end where the test runs, for what touches no kernel.
+pub fn run_here(args: &[&str]) -> Output {
+    Command::new(BINARY).args(args).env("NO_COLOR", "1").output().unwrap()
+}
+
 /// Runs the program to its end, in a place.
 pub fn run(place: &Place, args: &[&str]) -> Output {
     place.command(BINARY).args(args).env("NO_COLOR", "1").output().unwrap()

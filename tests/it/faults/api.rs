@@ -1,5 +1,6 @@
 //! The API server fails in every way it can; the kernel goes on as it is, and what changes meanwhile arrives later.
 
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
@@ -169,4 +170,33 @@ fn a_slow_first_list_does_not_make_the_node_look_broken() {
     cluster.server.restart();
     program.wait_until_ready();
     until_answered_by(cluster.lab.place("a2"), 1, &["a1"]);
+}
+
+#[test]
+fn an_api_server_restored_from_an_old_backup_is_followed() {
+    if !can_run() {
+        return;
+    }
+    let (mut cluster, _program, hammer) = under_load(Settings::default());
+    for round in 0..50 {
+        cluster.serve("later", 2, if round % 2 == 0 { &["a1"] } else { &["a3"] });
+    }
+    until_answered_by(cluster.lab.place("a2"), 2, &["a3"]);
+    // Everything has an older version than the program has seen, and `later` was never there.
+    let (address, newest) = (cluster.server.address(), cluster.server.version());
+    drop(std::mem::replace(&mut cluster.server, ApiServer::on_loopback(Settings::default()).unwrap()));
+    let listener = cluster.lab.node("a").run(|| TcpListener::bind(address)).unwrap();
+    cluster.server = ApiServer::start(listener).unwrap();
+    cluster.server.set_fault(|faults| faults.refuse = true);
+    cluster.apply(cluster.lab.cluster_manifests());
+    cluster.serve("web", 1, &["a1", "b1"]);
+    assert!(cluster.server.version() < newest);
+    cluster.server.clear_faults();
+    for (protocol, to) in frontends(2) {
+        let gone = || super::answers(cluster.lab.place("a2"), protocol, to) == ["silence"];
+        eventually(&format!("{to} leads nowhere after the backup"), gone);
+    }
+    without_failure(hammer);
+    cluster.serve("web", 1, &["a3"]);
+    until_answered_by(cluster.lab.place("a2"), 1, &["a3"]);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use fairlead_plan::Family;
 
 use super::{can_run, service, slice, until_answered_by, without_failure};
-use crate::program::{BINARY, Cluster, Directory, Program, eventually, nft, tables};
+use crate::program::{Cluster, Directory, Program, eventually, nft, run_here, tables};
 
 /// A wrong command line, and words that its sentence must have.
 const WRONG: [(&[&str], &[&str]); 12] = [
@@ -26,7 +26,7 @@ const WRONG: [(&[&str], &[&str]); 12] = [
 #[test]
 fn a_wrong_command_line_gets_one_sentence_and_exit_code_2() {
     for (args, words) in WRONG {
-        let output = std::process::Command::new(BINARY).args(args).output().unwrap();
+        let output = run_here(args);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
         assert!(output.stdout.is_empty(), "{args:?}");
@@ -108,7 +108,7 @@ fn a_directory_of_manifests_is_followed_and_a_broken_file_keeps_its_last_good_co
 #[test]
 fn the_version_and_the_help_go_to_standard_output() {
     for args in ["--version", "--help"] {
-        let output = std::process::Command::new(BINARY).arg(args).output().unwrap();
+        let output = run_here(&[args]);
         assert!(output.status.success() && output.stderr.is_empty());
         assert!(String::from_utf8(output.stdout).unwrap().contains("fairlead"));
     }

@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use fairlead_lab::objects::{Endpoint, Slice};
+use fairlead_lab::{Conversation, Options, Outcome};
 use fairlead_plan::Family;
 
-use super::{TARGET, can_run, elements, until_answered_by, without_failure};
+use super::{TARGET, can_run, elements, frontends, until_answered_by, without_failure};
 use crate::program::{Cluster, eventually};
 
 /// How often the program is killed.
@@ -45,6 +46,26 @@ fn churn(cluster: &Cluster, stop: &AtomicBool) {
     }
 }
 
+/// TCP connections that stay open, and UDP sockets that keep their port.
+fn conversations(cluster: &Cluster) -> Vec<Conversation> {
+    /// Where no probe begins.
+    const SOURCE_PORTS: std::ops::Range<u16> = 20_000..20_100;
+    let open = |from: &str| {
+        let place = cluster.lab.place(from).clone();
+        let one = |((protocol, to), source_port)| {
+            let options = Options { patience: Duration::from_secs(5), source_port, ..Options::default() };
+            Conversation::open(&place, protocol, to, &options).unwrap()
+        };
+        frontends(1).into_iter().zip(SOURCE_PORTS).map(one).collect::<Vec<_>>()
+    };
+    ["a2", "outside", "a"].into_iter().flat_map(open).collect()
+}
+
+fn go_on(talk: &mut Conversation) {
+    let outcome = talk.ask();
+    assert!(matches!(outcome, Outcome::Reached { .. }), "a connection that was open: {outcome:?}");
+}
+
 #[test]
 fn killed_a_hundred_times_at_random_it_fails_no_connection() {
     if !can_run() {
@@ -54,6 +75,7 @@ fn killed_a_hundred_times_at_random_it_fails_no_connection() {
     cluster.serve("web", 1, &["a1", "a3", "b1"]);
     let first = cluster.start();
     let hammers = [cluster.hammer("a2", 1), cluster.hammer("outside", 1), cluster.hammer("a", 1)];
+    let mut talks = conversations(&cluster);
     let stop = AtomicBool::new(false);
     let program = thread::scope(|scope| {
         scope.spawn(|| churn(&cluster, &stop));
@@ -63,6 +85,7 @@ fn killed_a_hundred_times_at_random_it_fails_no_connection() {
             thread::sleep(Duration::from_millis(lifetime));
             program.kill();
             program = cluster.launch(&[]);
+            talks.iter_mut().for_each(go_on);
         }
         stop.store(true, Ordering::Relaxed);
         program

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use fairlead_lab::{Conversation, Options, Outcome};
 use fairlead_plan::Family;
 
 use super::{can_run, service, slice, until_answered_by};
@@ -118,4 +119,47 @@ fn a_table_deleted_again_and_again_while_services_change_ends_up_right() {
     let healed = Family::BOTH.map(|family| listing(cluster.node(), family));
     nft(cluster.node(), "flush ruleset");
     eventually("the tables are back", || Family::BOTH.map(|family| listing(cluster.node(), family)) == healed);
+}
+
+#[test]
+fn connections_that_are_open_outlive_the_loss_of_all_rules_and_a_cleanup_by_mistake() {
+    if !can_run() {
+        return;
+    }
+    let cluster = Cluster::new();
+    cluster.serve("web", 1, &["a1", "b1"]);
+    let program = cluster.start();
+    let whole = Family::BOTH.map(|family| listing(cluster.node(), family));
+    let open = |(protocol, to)| Conversation::open(cluster.lab.place("a2"), protocol, to, &Options::default()).unwrap();
+    let mut talks: Vec<_> = super::frontends(1).into_iter().map(open).collect();
+    let mut all_answer = || talks.iter_mut().all(|talk| matches!(talk.ask(), Outcome::Reached { .. }));
+    assert!(all_answer());
+    nft(cluster.node(), "flush ruleset");
+    eventually("the tables are back", || Family::BOTH.map(|family| listing(cluster.node(), family)) == whole);
+    assert!(all_answer());
+    let output = crate::program::run(cluster.node(), &["cleanup"]);
+    assert!(output.status.success());
+    eventually("the tables are back", || Family::BOTH.map(|family| listing(cluster.node(), family)) == whole);
+    assert!(all_answer());
+    assert!(repairs(&program, "table") >= 2.0);
+}
+
+#[test]
+fn a_table_of_the_same_name_in_another_family_is_nobody_s_business() {
+    if !can_run() {
+        return;
+    }
+    let cluster = Cluster::new();
+    cluster.serve("web", 1, &["a1"]);
+    let program = cluster.start();
+    let full = || program.metric("kubeproxy_sync_full_proxy_rules_duration_seconds_count", "IPv4");
+    let before = full();
+    nft(cluster.node(), "add table inet fairlead; add chain inet fairlead mine; add rule inet fairlead mine drop");
+    nft(cluster.node(), "delete table inet fairlead");
+    // A change of ours, made after those were heard.
+    cluster.serve("web", 1, &["a3"]);
+    until_answered_by(cluster.lab.place("a2"), 1, &["a3"]);
+    assert_eq!(full(), before, "the kernel was read again");
+    nft(cluster.node(), "add rule ip fairlead services drop");
+    eventually("a change of ours is heard", || full() > before);
 }
