@@ -115,7 +115,7 @@ impl NftBackend {
     }
 
     /// Another node means other constant rules and elements, but the same shape.
-    fn node(&mut self, family: Family, was: &Plan, now: &Plan, writes: &mut Writes) {
+    pub(crate) fn node(&mut self, family: Family, was: &Plan, now: &Plan, writes: &mut Writes) {
         let (old, new) = (structure::chains(family, &was.node), structure::chains(family, &now.node));
         writes.changed_chains.extend(new.into_iter().filter(|chain| !old.contains(chain)));
         let elements = |plan: &Plan| {
@@ -129,7 +129,7 @@ impl NftBackend {
         diff::elements(&old, &new, writes);
     }
 
-    fn held(&self, family: Family) -> FamilyCounts {
+    pub(crate) fn held(&self, family: Family) -> FamilyCounts {
         FamilyCounts {
             rules: self.rules[family as usize].values().sum(),
             elements: self.constant[family as usize] + self.tables.elements(family),

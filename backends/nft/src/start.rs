@@ -49,7 +49,7 @@ impl NftBackend {
         Ok(())
     }
 
-    fn expect(&mut self, family: Family, whole: &Whole) {
+    pub(crate) fn expect(&mut self, family: Family, whole: &Whole) {
         self.rules[family as usize] =
             whole.chains.iter().map(|chain| (Name::clone(&chain.name), chain.rules.len() as u64)).collect();
         let counted = self.tables.shared(family).counts().count();
