@@ -348,7 +348,7 @@ fn tables_of_others_stay_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left
     let file = directory.write("foreign.nft", FOREIGN);
     nft(lab.node("a"), &format!("-f {}", file.display()));
     let (before, ruleset) = (foreign(&lab), nft(lab.node("a"), "-j list ruleset"));
-    let links = lab.node("a").ip("-br -4 address").unwrap();
+    let links = lab.node("a").ip("-o -4 address").unwrap();
     let (a, b) = two_plans(&lab);
     let mut backend = NftBackend::new();
     sync(&lab, &mut backend, None, &a);
@@ -362,7 +362,7 @@ fn tables_of_others_stay_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left
         let output = run(lab.node("a"), &["cleanup"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(nft(lab.node("a"), "-j list ruleset"), ruleset);
-        assert_eq!(lab.node("a").ip("-br -4 address").unwrap(), links);
+        assert_eq!(lab.node("a").ip("-o -4 address").unwrap(), links);
     }
 }
 
