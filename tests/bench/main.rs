@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
 fn bench(size: usize, changes: usize) -> anyhow::Result<()> {
     let bench = Bench::new(size)?;
     println!("\n{size} services x {} endpoints", cluster::ENDPOINTS);
-    let mut run = bench.start()?;
+    let run = bench.start()?;
     start_row("cold start", &run);
     println!("  {:<24} {:>10} | {:^33} | {:^33}", "", "", "in the program, us", "from API write to commit, us");
     println!(
@@ -50,7 +50,7 @@ fn bench(size: usize, changes: usize) -> anyhow::Result<()> {
         "change", "n", "p50", "p99", "max", "p50", "p99", "max"
     );
     for change in Change::ALL {
-        let (inside, outside) = changes_of(&bench, &mut run, change, changes)?;
+        let (inside, outside) = changes_of(&bench, &run, change, changes)?;
         println!("  {:<24} {changes:>10} | {inside} | {outside}", change.name());
     }
     println!("  resident after changes   {:>7.1} MB, at most {:.1} MB", run.resident_mb()?, run.peak_mb()?);
@@ -74,12 +74,10 @@ fn start_row(what: &str, run: &Run) {
     );
 }
 
-fn changes_of(bench: &Bench, run: &mut Run, change: Change, count: usize) -> anyhow::Result<(Quantiles, Quantiles)> {
-    let (mut inside, mut outside) = (Vec::new(), Vec::new());
-    for number in 0..count {
-        let sample = run.time(bench, change, number)?;
-        inside.push(sample.inside);
-        outside.push(sample.outside);
-    }
-    Ok((Quantiles::of(inside), Quantiles::of(outside)))
+/// The same changes twice: in the program, then from outside. Sorts come in an order in which each finds what it changes.
+fn changes_of(bench: &Bench, run: &Run, change: Change, count: usize) -> anyhow::Result<(Quantiles, Quantiles)> {
+    let inside = (0..count).map(|number| run.time_inside(bench, change, number)).collect::<anyhow::Result<_>>()?;
+    let announcements = bench.announcements()?;
+    let outside = (count..2 * count).map(|number| run.time_outside(bench, &announcements, change, number));
+    Ok((Quantiles::of(inside), Quantiles::of(outside.collect::<anyhow::Result<_>>()?)))
 }

@@ -2,9 +2,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -18,6 +18,10 @@ const HEALTH: &str = "127.0.0.1:10256";
 const METRICS: &str = "127.0.0.1:10249";
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// By then a change is usually in the kernel.
+const SETTLED: Duration = Duration::from_millis(20);
+/// Pause between a start and the first change.
+const AFTER_START: Duration = Duration::from_secs(3);
 /// Without announcements for this long the subject is at rest.
 const REST: Duration = Duration::from_millis(8);
 
@@ -27,8 +31,11 @@ pub struct Bench {
     api: ApiServer,
     namespace: Netns,
     kubeconfig: PathBuf,
-    commits: Mutex<Receiver<Instant>>,
 }
+
+/// A socket on which the kernel announces commits. While one is open each commit costs the kernel more, so what is timed in
+/// the program is timed without.
+pub struct Announcements(Receiver<Instant>);
 
 /// A running program.
 pub struct Run {
@@ -46,12 +53,6 @@ pub struct Run {
     pub ready_peak_mb: f64,
 }
 
-/// How long one change took.
-pub struct Sample {
-    pub inside: Duration,
-    pub outside: Duration,
-}
-
 impl Bench {
     pub fn new(size: usize) -> anyhow::Result<Self> {
         let namespace = Netns::create()?;
@@ -64,18 +65,7 @@ impl Bench {
         cluster::fill(&api, size)?;
         let kubeconfig = std::env::temp_dir().join(format!("fairlead-bench-{}-{size}", std::process::id()));
         api.kubeconfig(&kubeconfig)?;
-        let (sender, commits) = channel();
-        let mut monitor = namespace.run(|| Monitor::open(Arc::new(AtomicU32::new(0))))??;
-        std::thread::spawn(move || {
-            loop {
-                // An overrun during a cold start is a flood of announcements like any other.
-                let heard = monitor.next().map_or(true, |notices| !notices.is_empty());
-                if heard && sender.send(Instant::now()).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self { size, api, namespace, kubeconfig, commits: Mutex::new(commits) })
+        Ok(Self { size, api, namespace, kubeconfig })
     }
 
     pub fn start(&self) -> anyhow::Result<Run> {
@@ -110,19 +100,34 @@ impl Bench {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
         let writes = value(&metrics, "fairlead_writes_total") as u64;
         run.first_writes = writes;
-        self.rest();
+        // The kernel still grows its hash tables in the background.
+        std::thread::sleep(AFTER_START);
         Ok(run)
     }
 
+    /// Opens a socket for announcements; it stays open until the value is dropped and one more commit was heard.
+    pub fn announcements(&self) -> anyhow::Result<Announcements> {
+        let (sender, commits) = channel();
+        let mut monitor = self.namespace.run(|| Monitor::open(Arc::new(AtomicU32::new(0))))??;
+        std::thread::spawn(move || {
+            while let Ok(notices) = monitor.next() {
+                if !notices.is_empty() && sender.send(Instant::now()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Announcements(commits))
+    }
+}
+
+impl Announcements {
     /// Waits until the kernel announces nothing more.
     fn rest(&self) {
-        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        while commits.recv_timeout(REST).is_ok() {}
+        while self.0.recv_timeout(REST).is_ok() {}
     }
 
     fn commit(&self) -> anyhow::Result<Instant> {
-        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        commits.recv_timeout(PATIENCE).context("the kernel announced no commit")
+        self.0.recv_timeout(PATIENCE).context("the kernel announced no commit")
     }
 }
 
@@ -133,22 +138,42 @@ impl Drop for Bench {
 }
 
 impl Run {
-    /// Makes one change and times it.
-    pub fn time(&mut self, bench: &Bench, change: Change, number: usize) -> anyhow::Result<Sample> {
+    /// Makes one change and times it in the program, from the arrival of the watch event to the end of the netlink call.
+    pub fn time_inside(&self, bench: &Bench, change: Change, number: usize) -> anyhow::Result<Duration> {
         if change.prepare(&bench.api, bench.size, number)? {
-            bench.commit()?;
+            std::thread::sleep(SETTLED);
         }
-        bench.rest();
         let before = self.metrics()?;
         let begin = Instant::now();
         change.make(&bench.api, bench.size, number)?;
-        let heard = bench.commit()?;
-        bench.rest();
-        let after = self.metrics()?;
-        let of = |name: &str| value(&after, name) - value(&before, name);
-        let (sum, count) = (of("fairlead_event_to_kernel_seconds_sum"), of("fairlead_event_to_kernel_seconds_count"));
-        anyhow::ensure!(count >= 1.0, "the change was not counted");
-        Ok(Sample { inside: Duration::from_secs_f64(sum / count), outside: heard.saturating_duration_since(begin) })
+        loop {
+            std::thread::sleep(SETTLED);
+            let after = self.metrics()?;
+            let of = |name: &str| value(&after, name) - value(&before, name);
+            let (sum, count) =
+                (of("fairlead_event_to_kernel_seconds_sum"), of("fairlead_event_to_kernel_seconds_count"));
+            if count >= 1.0 {
+                return Ok(Duration::from_secs_f64(sum / count));
+            }
+            anyhow::ensure!(begin.elapsed() < PATIENCE, "the change did not reach the kernel");
+        }
+    }
+
+    /// Makes one change and times it from outside, from the write to the API server to the kernel's announcement.
+    pub fn time_outside(
+        &self,
+        bench: &Bench,
+        announcements: &Announcements,
+        change: Change,
+        number: usize,
+    ) -> anyhow::Result<Duration> {
+        if change.prepare(&bench.api, bench.size, number)? {
+            announcements.commit()?;
+        }
+        announcements.rest();
+        let begin = Instant::now();
+        change.make(&bench.api, bench.size, number)?;
+        Ok(announcements.commit()?.saturating_duration_since(begin))
     }
 
     /// The sum of a metric over its labels.

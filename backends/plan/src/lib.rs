@@ -27,7 +27,7 @@ pub use services::{Change, Services};
 
 use std::sync::Arc;
 
-/// Everything one node must do with service traffic. Cloning copies about a thousand pointers, whatever the size.
+/// Everything one node must do with service traffic. Cloning copies two pointers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     /// Facts about the node that decide where a packet comes from.

@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use crate::{Service, ServiceKey};
 
-/// How many parts the map has. At 30,000 services a part holds 30, and a clone copies 8 kB.
-const PARTS: usize = 1024;
+/// How many branches the map has, and how many parts a branch has. At 30,000 services a part holds seven.
+const FAN: usize = 64;
 
 type Part = BTreeMap<Arc<ServiceKey>, Arc<Service>>;
+type Branch = Arc<[Arc<Part>]>;
 
 /// All services of a plan: a map whose clones share what is equal.
 ///
 /// The loop makes a new plan for each change and a backend looks for the difference between two plans. With one big
-/// map both would cost time in proportion to the number of services; here both cost [`PARTS`] pointers plus what
-/// changed. Iteration is in an order that is stable but means nothing; use [`Services::sorted`] where people look.
+/// map both would cost time in proportion to the number of services; here a change copies and a comparison looks at
+/// twice [`FAN`] pointers and one part, and a clone that is not changed copies one pointer. Iteration is in an order that is
+/// stable but means nothing; use [`Services::sorted`] where people look.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Services {
-    parts: Box<[Arc<Part>]>,
+    branches: Arc<[Branch]>,
     len: usize,
 }
 
@@ -31,16 +33,27 @@ pub struct Change<'a> {
 
 impl Default for Services {
     fn default() -> Self {
-        let empty = Arc::new(Part::new());
-        Self { parts: vec![empty; PARTS].into(), len: 0 }
+        let branch: Branch = vec![Arc::new(Part::new()); FAN].into();
+        Self { branches: vec![branch; FAN].into(), len: 0 }
     }
 }
 
 impl Services {
-    fn part_of(key: &ServiceKey) -> usize {
+    /// The branch of a key, and the part in the branch.
+    fn place(key: &ServiceKey) -> (usize, usize) {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        usize::try_from(hasher.finish() % PARTS as u64).unwrap_or_default()
+        let place = usize::try_from(hasher.finish() % (FAN * FAN) as u64).unwrap_or_default();
+        (place / FAN, place % FAN)
+    }
+
+    fn part(&self, (branch, part): (usize, usize)) -> &Part {
+        &self.branches[branch][part]
+    }
+
+    fn part_mut(&mut self, (branch, part): (usize, usize)) -> &mut Part {
+        let branch = &mut Arc::make_mut(&mut self.branches)[branch];
+        Arc::make_mut(&mut Arc::make_mut(branch)[part])
     }
 
     /// How many there are.
@@ -58,34 +71,35 @@ impl Services {
     /// The service of that name.
     #[must_use]
     pub fn get(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.parts[Self::part_of(key)].get(key)
+        self.part(Self::place(key)).get(key)
     }
 
     /// Puts a service in and gives back the one that was there. An equal service keeps its old `Arc`, so that it does
     /// not count as changed.
     pub fn insert(&mut self, service: Arc<Service>) -> Option<Arc<Service>> {
-        let part = &mut self.parts[Self::part_of(&service.key)];
-        if let Some(same) = part.get(&service.key).filter(|old| ***old == *service) {
+        let place = Self::place(&service.key);
+        if let Some(same) = self.part(place).get(&service.key).filter(|old| ***old == *service) {
             return Some(Arc::clone(same));
         }
-        let old = Arc::make_mut(part).insert(Arc::clone(&service.key), service);
+        let old = self.part_mut(place).insert(Arc::clone(&service.key), service);
         self.len += usize::from(old.is_none());
         old
     }
 
     /// Takes a service out.
     pub fn remove(&mut self, key: &ServiceKey) -> Option<Arc<Service>> {
-        let part = &mut self.parts[Self::part_of(key)];
-        if !part.contains_key(key) {
+        let place = Self::place(key);
+        if !self.part(place).contains_key(key) {
             return None;
         }
         self.len -= 1;
-        Arc::make_mut(part).remove(key)
+        self.part_mut(place).remove(key)
     }
 
     /// All of them, in no meaningful order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> + '_ {
-        self.parts.iter().filter(|part| !part.is_empty()).flat_map(|part| part.values())
+        let parts = self.branches.iter().flat_map(|branch| branch.iter());
+        parts.filter(|part| !part.is_empty()).flat_map(|part| part.values())
     }
 
     /// All of them by name, for people and for files.
@@ -98,8 +112,9 @@ impl Services {
 
     /// What differs between two plans. Services that share their `Arc` are not looked at.
     pub fn changes<'a>(&'a self, now: &'a Self) -> impl Iterator<Item = Change<'a>> {
-        let pairs = self.parts.iter().zip(&now.parts).filter(|(was, now)| !Arc::ptr_eq(was, now));
-        pairs.flat_map(|(was, now)| {
+        let branches = self.branches.iter().zip(now.branches.iter()).filter(|(was, now)| !Arc::ptr_eq(was, now));
+        let parts = branches.flat_map(|(was, now)| was.iter().zip(now.iter()));
+        parts.filter(|(was, now)| !Arc::ptr_eq(was, now)).flat_map(|(was, now)| {
             let gone = was.iter().filter(|(key, _)| !now.contains_key(*key));
             let gone = gone.map(|(_, service)| Change { was: Some(service), now: None });
             let rest = now.iter().filter_map(|(key, service)| {

@@ -111,7 +111,8 @@ fn planned(plan: &Plan) -> Counts {
         counts.chains += whole.chains.len();
         counts.rules += whole.chains.iter().map(|chain| chain.rules.len()).sum::<usize>();
         // A plain range is two elements for the kernel and one for people.
-        counts.elements += whole.sorted_elements(family, plan, &tables).iter().filter(|element| !element.range_end).count();
+        counts.elements +=
+            whole.sorted_elements(family, plan, &tables).iter().filter(|element| !element.range_end).count();
     }
     counts
 }
