@@ -14,7 +14,7 @@
 //! ```
 //!
 //! One service change: [`diff::Tables::change`] renders the old and the new service ([`render`]), subtracts, and
-//! [`write`] makes one netlink transaction of it. [`Tracer`] follows a packet through rules and elements without a kernel.
+//! [`mod@write`] makes one netlink transaction of it. [`Tracer`] follows a packet through rules and elements without a kernel.
 #![forbid(unsafe_code)]
 
 mod adopt;

@@ -1,7 +1,7 @@
 //! Rules as values: the few kinds of statement that fairlead's tables are made of.
 //!
-//! Three writers and one reader work on them: [`crate::encode`] makes the kernel's expressions, [`crate::text`] and
-//! [`crate::json`] make listings, [`crate::trace`] answers for a packet. Only shapes that `nft` 1.0.6 can print are
+//! Three writers and one reader work on them: [`crate::encode`] makes the kernel's expressions, [`crate::text()`] and
+//! [`crate::json()`] make listings, [`crate::trace()`] answers for a packet. Only shapes that `nft` 1.0.6 can print are
 //! here: the result of a map look-up may go into `meta priority` or into `dnat`, never straight into another look-up,
 //! because that makes `nft list ruleset` abort.
 

@@ -33,8 +33,9 @@ pub struct Change<'a> {
 
 impl Default for Services {
     fn default() -> Self {
-        let branch: Branch = vec![Arc::new(Part::new()); FAN].into();
-        Self { branches: vec![branch; FAN].into(), len: 0 }
+        let empty = Arc::new(Part::new());
+        let branch: Branch = std::iter::repeat_n(empty, FAN).collect();
+        Self { branches: std::iter::repeat_n(branch, FAN).collect(), len: 0 }
     }
 }
 

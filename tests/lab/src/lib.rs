@@ -11,7 +11,7 @@
 //! ```
 //!
 //! [`Lab::new`] makes one, dropping it removes it, on a panic too. Each lab has namespaces of its own, so tests run side
-//! by side. [`Place::run`] runs a closure inside one; [`probe`] and [`probe_set`] open connections and say who answered,
+//! by side. [`Place::run`] runs a closure inside one; [`probe()`] and [`probe_set`] open connections and say who answered,
 //! which source it saw, or that the connection was refused or met silence; a [`Hammer`] does so without a pause, and a
 //! [`Conversation`] keeps one connection. [`objects`] builds the Kubernetes objects that describe the lab. [`needs`]
 //! skips a test aloud where the kernel lacks something. [`api`] is an API server for the programs under test.

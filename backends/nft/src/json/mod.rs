@@ -14,7 +14,7 @@
 //! - `drop` in a map of verdicts is the string `drop`, not an object.
 //!
 //! It is not meant to be loaded: `nft` 1.0.6 takes no map to address and port as JSON, and no release takes a `mark` for a
-//! priority. What loads is [`crate::text`].
+//! priority. What loads is [`crate::text()`].
 
 mod statement;
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! `nft` in network namespaces of their own.
+#![expect(clippy::disallowed_methods, reason = "the nft program is the witness")]
 
 use std::io::Write;
 use std::process::{Command, Stdio};
