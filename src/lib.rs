@@ -71,6 +71,7 @@
 //! | `kube`, `k8s-openapi` | the client of the API: kubeconfig, service accounts, rotating tokens, TLS |
 //! | `tokio`, `futures`, `tower`, `hyper`, `hyper-util`, `http-body-util` | what kube stands on; also our HTTP servers |
 //! | `serde`, `serde_json`, `serde-saphyr` | objects as JSON and YAML |
+//! | `socket2` | listeners that bind one port separately for IPv4 and IPv6 |
 //! | `prometheus` | metrics; without protobuf |
 //! | `clap` | the command line |
 //! | `tracing`, `tracing-subscriber` | logs |

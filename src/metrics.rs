@@ -44,13 +44,11 @@ pub enum Cause {
     Input,
     /// The notifications of the kernel were lost.
     Notifications,
-    /// An Event or a status could not be written to the API server.
-    Publish,
 }
 
 impl Cause {
     /// All of them; each has its series from the start.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Unsupported,
         Self::Sync,
         Self::Conntrack,
@@ -59,7 +57,6 @@ impl Cause {
         Self::Watch,
         Self::Input,
         Self::Notifications,
-        Self::Publish,
     ];
 
     const fn label(self) -> &'static str {
@@ -72,7 +69,6 @@ impl Cause {
             Self::Watch => "watch",
             Self::Input => "input",
             Self::Notifications => "notifications",
-            Self::Publish => "publish",
         }
     }
 }
@@ -126,13 +122,8 @@ impl Metrics {
         for metric in [&table.endpoint_changes, &table.service_changes, &table.writes, &table.transactions] {
             metric.with_label_values(PLAIN);
         }
-        let plain_gauges = [
-            &table.endpoint_changes_pending,
-            &table.service_changes_pending,
-            &table.conflicts,
-            &table.manifest_errors,
-            &table.ready,
-        ];
+        let plain_gauges =
+            [&table.endpoint_changes_pending, &table.service_changes_pending, &table.conflicts, &table.ready];
         for metric in plain_gauges {
             metric.with_label_values(PLAIN);
         }
@@ -245,11 +236,6 @@ impl Metrics {
     /// [`crate::resolve::Note`].
     pub fn rejected(&self, kind: Kind, reason: &'static str) {
         self.table.rejected.with_label_values(&[kind.name(), reason]).inc();
-    }
-
-    /// So many files of manifests cannot be read now.
-    pub fn manifest_errors(&self, count: usize) {
-        self.table.manifest_errors.with_label_values(PLAIN).set(gauge(count));
     }
 
     /// Everything as text (Prometheus exposition format 0.0.4), with the figures of this moment.

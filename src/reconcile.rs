@@ -58,6 +58,16 @@ pub struct Reconciler {
     /// When the changes arrived that the kernel does not have yet, with the first order that carries them.
     waiting: VecDeque<(u64, Instant)>,
     triggers: VecDeque<(u64, SystemTime)>,
+    /// Changes of Services and slices since the last order, and those that the order under way carries.
+    arrived: Pending,
+    carried: Pending,
+}
+
+/// Changes that the kernel does not have yet.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pending {
+    services: usize,
+    slices: usize,
 }
 
 impl Reconciler {
@@ -81,6 +91,8 @@ impl Reconciler {
             resync_at: now + RESYNC,
             waiting: VecDeque::new(),
             triggers: VecDeque::new(),
+            arrived: Pending::default(),
+            carried: Pending::default(),
         }
     }
 
@@ -136,12 +148,20 @@ impl Reconciler {
         }
         if changed {
             kind.into_iter().for_each(|kind| self.outward.metrics.changed(kind));
+            self.arrived.services += usize::from(kind == Some(Kind::Service));
+            self.arrived.slices += usize::from(kind == Some(Kind::EndpointSlice));
+            self.tell_pending();
             self.changed(message.received);
         }
         if !was_complete && self.world.complete() {
             info!("all first lists are complete");
             self.changed(message.received);
         }
+    }
+
+    fn tell_pending(&self) {
+        let (arrived, carried) = (self.arrived, self.carried);
+        self.outward.metrics.pending(arrived.services + carried.services, arrived.slices + carried.slices);
     }
 
     fn changed(&mut self, received: Instant) {
@@ -182,6 +202,9 @@ impl Reconciler {
         }
         let planned = self.world.plan(&self.plan);
         self.generation += 1;
+        let arrived = std::mem::take(&mut self.arrived);
+        self.carried.services += arrived.services;
+        self.carried.slices += arrived.slices;
         let generation = self.generation;
         self.triggers.extend(planned.triggers.iter().map(|trigger| (generation, *trigger)));
         self.plan = planned.plan.clone();
@@ -203,6 +226,8 @@ impl Reconciler {
 
     fn succeeded(&mut self, outcome: &Outcome, report: &Report) {
         self.failures = 0;
+        self.carried = Pending::default();
+        self.tell_pending();
         self.not_before = outcome.ended + self.pace.min_sync_period;
         let (generation, ended) = (outcome.generation, outcome.ended);
         let waited: Vec<Duration> =

@@ -79,13 +79,13 @@ pub(super) struct ApiFlags {
     /// Read objects from the YAML and JSON files of this directory and follow their changes, instead of an API server
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "master"])]
     pub(super) manifests: Option<PathBuf>,
-    /// How many requests each second go to the API server when it goes on for long
+    /// Accepted because kube-proxy has it; without effect: fairlead holds four watches and limits its Events itself
     #[arg(long, value_name = "N", default_value_t = 5.0)]
     pub(super) kube_api_qps: f32,
-    /// How many requests may go to the API server at once
+    /// Accepted because kube-proxy has it; without effect
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(super) kube_api_burst: i32,
-    /// How often everything is looked at again although nothing has changed
+    /// Accepted because kube-proxy has it; without effect: the kernel is compared every hour, and at once when it was changed
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "15m")]
     pub(super) config_sync_period: Duration,
 }

@@ -18,7 +18,7 @@ pub struct Settings {
     pub mode: Mode,
     /// Where objects come from.
     pub source: ApiSource,
-    /// How often everything is looked at again although nothing has changed (`configSyncPeriod`).
+    /// `configSyncPeriod`; read and checked, without effect.
     pub resync: Duration,
     /// What decides about packets, this node's name among it.
     pub traffic: resolve::Settings,
@@ -67,9 +67,9 @@ pub struct ApiSettings {
     pub kubeconfig: Option<PathBuf>,
     /// URL of the API server; stronger than the kubeconfig.
     pub master: Option<String>,
-    /// Requests a second in the long run.
+    /// `clientConnection.qps`; read and checked, without effect.
     pub qps: f32,
-    /// Requests at once.
+    /// `clientConnection.burst`; read and checked, without effect.
     pub burst: u32,
 }
 

@@ -157,8 +157,6 @@ metrics! {
         "Addresses and ports that a Service claims and an older Service has.";
     rejected: IntCounterVec, "fairlead_objects_rejected_total", ["kind", "reason"],
         "Objects that could not be used, in whole or in part.";
-    manifest_errors: IntGaugeVec, "fairlead_manifest_errors", [],
-        "Files of manifests that cannot be read now; their last good content stays in force.";
     ready: IntGaugeVec, "fairlead_ready", [],
         "1 when the first complete sync is in the kernel.";
     build_info: IntGaugeVec, "fairlead_build_info", ["version", "mode"],

@@ -157,10 +157,18 @@ fn a_restart_with_one_list_missing_leaves_the_old_tables_untouched() {
         thread::sleep(WHILE);
         assert_eq!(state, listings(&cluster), "the table has changed without the list of {missing}");
         assert!(!program.is_ready(), "ready without the list of {missing}");
+        let waiting = |what: &str| program.metric(&format!("kubeproxy_sync_proxy_rules_{what}_changes_pending"), "");
+        assert_eq!(waiting("service") > 0.0, missing != "services", "Services that wait for the list of {missing}");
+        assert_eq!(
+            waiting("endpoint") > 0.0,
+            missing != "endpointslices",
+            "slices that wait for the list of {missing}"
+        );
         cluster.server.clear_faults();
         cluster.server.restart();
         program.wait_until_ready();
         until_answered_by(cluster.lab.place("a2"), 2, &["a1"]);
+        eventually("nothing waits", || waiting("service") + waiting("endpoint") == 0.0);
         without_failure(hammer);
         let silent = answers(cluster.lab.place("a2"), PROTOCOLS[0], frontend(3, Family::V6));
         assert_eq!(silent, ["silence"]);
