@@ -27,3 +27,4 @@ pub mod netns;
 pub mod nft;
 pub mod process;
 pub mod sysctl;
+pub mod xtables;
