@@ -1,6 +1,6 @@
 //! Matches and targets with their data, as `include/uapi/linux/netfilter/xt_*.h` lays them out on 64-bit machines.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Ip;
 
@@ -192,24 +192,18 @@ impl Extension {
         data.named("MASQUERADE", 0)
     }
 
-    /// `-j DNAT --to-destination to`
+    /// `-j DNAT --to-destination to`, in the revision that `iptables` uses since kernel 4.18: it cannot print others.
     #[must_use]
     pub fn dnat(to: SocketAddr) -> Self {
         /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`
         const ADDRESS_AND_PORT: u32 = 3;
+        let ip = match to.ip() {
+            IpAddr::V4(ip) => [ip.octets(), [0; 4], [0; 4], [0; 4]].concat(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
         let port = to.port().to_be_bytes();
-        match to {
-            SocketAddr::V4(to) => {
-                let ip = to.ip().octets();
-                let data = Data::default().u32(1).u32(ADDRESS_AND_PORT).bytes(&ip).bytes(&ip);
-                data.bytes(&port).bytes(&port).named("DNAT", 0)
-            }
-            SocketAddr::V6(to) => {
-                let ip = to.ip().octets();
-                let data = Data::default().u32(ADDRESS_AND_PORT).bytes(&ip).bytes(&ip);
-                data.bytes(&port).bytes(&port).named("DNAT", 1)
-            }
-        }
+        let data = Data::default().u32(ADDRESS_AND_PORT).bytes(&ip).bytes(&ip).bytes(&port).bytes(&port);
+        data.u16(0).named("DNAT", 2)
     }
 
     /// `-j REJECT`: an ICMP message "port unreachable".
