@@ -31,16 +31,41 @@ impl Mode {
         }
     }
 
+    /// The program that shows what the mode writes; `None` for `nft`.
+    pub fn tool(self, family: Family) -> Option<String> {
+        let iptables = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        match self {
+            Self::Nft => None,
+            Self::IptablesLegacy => Some(format!("{iptables}-legacy")),
+            Self::IptablesNft => Some(format!("{iptables}-nft")),
+        }
+    }
+
+    /// How sentences about repairs call the table in which services are.
+    pub fn table(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::Nft, Family::V4) => "ip fairlead",
+            (Self::Nft, Family::V6) => "ip6 fairlead",
+            (_, Family::V4) => "iptables table nat",
+            (_, Family::V6) => "ip6tables table nat",
+        }
+    }
+
+    /// The command by which somebody takes away everything of ours.
+    pub fn removal(self, family: Family) -> String {
+        match self.tool(family) {
+            None => format!("nft delete table {}", self.table(family)),
+            Some(tool) => format!("{tool} -t nat -F && {tool} -t nat -X && {tool} -F && {tool} -X"),
+        }
+    }
+
     /// Commands by which somebody takes away what we made.
     pub fn harms(self, family: Family) -> Vec<String> {
-        let (ip, iptables) = match family {
-            Family::V4 => ("ip", "iptables"),
-            Family::V6 => ("ip6", "ip6tables"),
-        };
-        let variant = match self {
-            Self::Nft => return ["delete", "flush"].map(|verb| format!("nft {verb} table {ip} fairlead")).to_vec(),
-            Self::IptablesLegacy => format!("{iptables}-legacy"),
-            Self::IptablesNft => format!("{iptables}-nft"),
+        let Some(variant) = self.tool(family) else {
+            return ["delete", "flush"].map(|verb| format!("nft {verb} table {}", self.table(family))).to_vec();
         };
         [
             "TOOL -t nat -F",
