@@ -28,3 +28,4 @@ pub mod nft;
 pub mod process;
 pub mod route;
 pub mod sysctl;
+pub mod xtables;
