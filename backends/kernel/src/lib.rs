@@ -25,8 +25,11 @@
 pub mod address;
 pub mod conntrack;
 pub mod ipset;
+pub mod ipvs;
+pub mod link;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod process;
+pub mod restore;
 pub mod sysctl;
