@@ -1,6 +1,5 @@
 //! The programs that run in the virtual machine: built, and asked which tests they hold.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -74,11 +73,30 @@ fn parse(messages: &str) -> Result<Vec<Binary>> {
     Ok(binaries)
 }
 
+/// One test of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Test {
+    /// Its whole name.
+    pub(crate) name: String,
+    folder: PathBuf,
+    program: PathBuf,
+}
+
 impl Binary {
-    /// The names of the tests that these words choose.
-    pub(crate) fn tests(&self, words: &[String]) -> Result<BTreeSet<String>> {
+    /// The tests that these words choose.
+    pub(crate) fn tests(&self, words: &[String]) -> Result<Vec<Test>> {
         let list = output(Command::new(&self.file).args(["--list", "--format", "terse"]).args(words))?;
-        Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+        let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+        let test = |name: &str| Test { name: name.to_owned(), folder: self.folder.clone(), program: self.file.clone() };
+        Ok(names.map(test).collect())
+    }
+}
+
+impl Test {
+    /// How the machine is told to run it; `init.sh` takes the line apart at its spaces.
+    pub(crate) fn line(&self, arguments: &[String]) -> String {
+        let line = format!("{} {} {}", self.folder.display(), self.program.display(), self.name);
+        arguments.iter().fold(line, |line, argument| line + " " + argument)
     }
 }
 

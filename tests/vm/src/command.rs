@@ -15,11 +15,11 @@ Arguments after -- go to the test program (--exact, --skip WORD, --nocapture, --
 
   --kernel VERSION   which of Debian's kernels, as 6.1 (default: 6.12 if Debian has it, else its newest)
   --workspace        the integration tests of all crates, not only those of the program
-  --cpus N           processors of the machine (default: those of this one, at most 4)
+  --machines N       so many at once, each with one processor (default: the processors of this one, at most 4)
   --patience SECONDS a machine that says nothing for so long hangs (default: 300)";
 
-/// So many processors help; more only cost.
-const MOST_CPUS: usize = 4;
+/// So many machines help; more only cost memory.
+const MOST_MACHINES: usize = 4;
 /// Some tests take minutes in an emulated processor, and say nothing meanwhile.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -37,11 +37,14 @@ pub(crate) enum Command {
 pub(crate) struct Options {
     /// Parts of the names of tests; none means all tests.
     pub(crate) words: Vec<String>,
-    /// For the test program.
-    more: Vec<String>,
+    /// What else the test program is told.
+    pub(crate) more: Vec<String>,
+    /// Which kernel, as 6.1.
     pub(crate) kernel: Option<String>,
     pub(crate) scope: Scope,
-    pub(crate) cpus: usize,
+    /// So many at once.
+    pub(crate) machines: usize,
+    /// How long a test may say nothing.
     pub(crate) patience: Duration,
 }
 
@@ -53,7 +56,7 @@ impl Command {
             more: Vec::new(),
             kernel: None,
             scope: Scope::Program,
-            cpus: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_CPUS),
+            machines: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_MACHINES),
             patience: PATIENCE,
         };
         let mut words = words.iter();
@@ -63,7 +66,7 @@ impl Command {
                 "-h" | "--help" => return Ok(Self::Help),
                 "--kernel" => options.kernel = Some(value()?.clone()),
                 "--workspace" => options.scope = Scope::Workspace,
-                "--cpus" => options.cpus = number(word, value()?)?,
+                "--machines" => options.machines = number(word, value()?)?,
                 "--patience" => options.patience = Duration::from_secs(number(word, value()?)? as u64),
                 "--" => options.more = words.by_ref().cloned().collect(),
                 _ if word.starts_with('-') => bail!("{word} is unknown; see cargo vm --help"),
@@ -74,14 +77,35 @@ impl Command {
     }
 }
 
-impl Options {
-    /// What the test program is told.
-    pub(crate) fn arguments(&self) -> Vec<String> {
-        [self.words.as_slice(), self.more.as_slice()].concat()
-    }
-}
-
 fn number(word: &str, value: &str) -> Result<usize> {
     let number = value.parse().ok().filter(|number| *number > 0);
     number.with_context(|| format!("{word} needs a number from 1, not {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command> {
+        Command::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn words_options_and_what_is_for_the_test_program_are_told_apart() {
+        let Command::Run(options) = parse("ipv4 --kernel 6.1 laws --machines 3 -- --nocapture --skip slow").unwrap()
+        else {
+            panic!("it is no call for help");
+        };
+        assert_eq!(options.words, ["ipv4", "laws"]);
+        assert_eq!(options.more, ["--nocapture", "--skip", "slow"]);
+        assert_eq!((options.kernel.as_deref(), options.machines), (Some("6.1"), 3));
+    }
+
+    #[test]
+    fn a_wrong_word_is_named() {
+        for (line, named) in [("--kernal 6.1", "--kernal"), ("--machines 0", "not 0"), ("--kernel", "needs a value")] {
+            let said = parse(line).unwrap_err().to_string();
+            assert!(said.contains(named), "{line}: {said}");
+        }
+    }
 }

@@ -15,8 +15,16 @@ use crate::machine::{INSIDE, find};
 use crate::run::{finish, output};
 
 /// Files and folders of the system that programs read.
-const SYSTEM: [&str; 6] =
-    ["/etc/protocols", "/etc/services", "/etc/hosts", "/etc/passwd", "/etc/iproute2", "/usr/share/iproute2"];
+const SYSTEM: [&str; 8] = [
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/hosts",
+    "/etc/passwd",
+    "/etc/iproute2",
+    "/usr/share/iproute2",
+    "/etc/ssl/certs",
+    "/etc/nsswitch.conf",
+];
 /// Where Debian keeps what iptables loads for each match and target.
 const XTABLES: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 /// The names by which one program is many: iptables-save, ip6tables-legacy and so on.
@@ -28,7 +36,7 @@ const APPLETS: [&str; 12] =
 const NOT_SOURCES: [&str; 2] = ["target", ".git"];
 
 /// Packs everything into an initramfs.
-pub(crate) fn pack(file: &Path, root: &Path, kernel: &Kernel, binaries: &[Binary], script: &str) -> Result<()> {
+pub(crate) fn pack(file: &Path, root: &Path, kernel: &Kernel, binaries: &[Binary]) -> Result<()> {
     let out = File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
     let mut archive = Archive::new(BufWriter::new(out));
     for folder in ["/dev", "/proc", "/sys", "/tmp", "/run", "/root", "/usr/bin", "/usr/sbin", "/usr/lib", "/var/lock"] {
@@ -49,7 +57,6 @@ pub(crate) fn pack(file: &Path, root: &Path, kernel: &Kernel, binaries: &[Binary
         stripped(&mut archive, &binary.file, file)?;
     }
     archive.file(Path::new("/init"), 0o755, include_bytes!("init.sh"))?;
-    archive.file(Path::new("/vm/run"), 0o755, script.as_bytes())?;
     archive.finish()?;
     Ok(())
 }

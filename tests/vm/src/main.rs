@@ -1,49 +1,43 @@
-//! `cargo vm`: the integration tests on another kernel, one with modules, in a virtual machine.
+//! `cargo vm`: the integration tests on another kernel, one with modules, in virtual machines.
 //!
 //! ```text
 //!   command    the command line
 //!   machine    the Debian packages that are needed; installs what is missing
 //!   kernel     Debian's kernel package, unpacked below target/vm
 //!   binaries   builds the tests and the program, asks which tests there are
-//!   script     what runs inside, and what it says
 //!   image      packs an initramfs (archive): tests, programs, libraries, modules, init.sh
+//!   fleet      several machines that take tests from one queue
+//!   session    one machine and the tests that it runs; judges each
 //!   boot       QEMU
-//!   report     counts what the machine says
 //! ```
 //!
-//! Each test is shown as on the host, the last line counts. A kernel that panics, oopses, warns, locks up or falls silent is
-//! a failure, and so is a test that was expected and did not report.
+//! Each test is shown as on the host, the last line counts. A kernel that panics, oopses, warns or locks up, and a machine
+//! that falls silent, is a failure of the test that it was running; another machine goes on with the next one.
 #![forbid(unsafe_code)]
 
 mod archive;
 mod binaries;
 mod boot;
 mod command;
+mod fleet;
 mod image;
 mod kernel;
 mod machine;
-mod report;
 mod run;
-mod script;
+mod session;
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use binaries::Binary;
-use boot::{Accelerator, Event, Machine};
+use boot::Accelerator;
 use command::{Command, Options};
+use fleet::{Fleet, Tally};
 use kernel::Kernel;
-use report::{Ending, Report};
-
-/// A machine that has not come as far as the tests after so long does not boot.
-const BOOT: Duration = Duration::from_secs(120);
-/// With the processor's help it takes a second or two, or it never does.
-const BOOT_KVM: Duration = Duration::from_secs(20);
+use session::Session;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -77,79 +71,47 @@ fn run(options: &Options) -> Result<bool> {
     machine::prepare()?;
     let kernel = Kernel::prepare(&folder, options.kernel.as_deref())?;
     let built = binaries::build(&root, options.scope)?;
-    let mut chosen = Vec::new();
+    let mut tests = Vec::new();
     for binary in built.iter().filter(|binary| binary.is_test) {
-        let tests = binary.tests(&options.arguments())?;
-        if !tests.is_empty() {
-            chosen.push((binary, tests));
-        }
+        tests.extend(binary.tests(&[options.words.as_slice(), &options.more].concat())?);
     }
-    let count: usize = chosen.iter().map(|(_, tests)| tests.len()).sum();
-    ensure!(count > 0, "no test has one of these words in its name: {}", options.words.join(" "));
-    let programs: Vec<&Binary> = chosen.iter().map(|(binary, _)| *binary).collect();
-    let script = script::script(&programs, &options.arguments());
-    let initramfs = folder.join("initramfs");
-    image::pack(&initramfs, &root, &kernel, &built, &script)?;
-    println!("{count} tests on Linux {} with {} CPUs", kernel.release, options.cpus);
-    let expected: Vec<_> = chosen.into_iter().map(|(binary, tests)| (binary.name.clone(), tests)).collect();
-    let console = folder.join("console.log");
-    let try_machine = |accelerator| observe(options, &kernel, &initramfs, &console, accelerator, &expected);
-    let unfit = folder.join("kvm-is-unfit");
-    if Accelerator::kvm_is_offered() && !unfit.exists() {
-        if let Some(good) = try_machine(Accelerator::Kvm)? {
-            return Ok(good);
-        }
-        println!(
-            "KVM does not boot this kernel here, so software emulates the processor ({} remembers)",
-            unfit.display()
-        );
-        fs::write(&unfit, "Remove this file to let `cargo vm` try KVM again.\n")?;
-    }
-    let good = try_machine(Accelerator::Tcg)?;
-    good.with_context(|| format!("the virtual machine does not boot; its console is in {}", console.display()))
+    ensure!(!tests.is_empty(), "no test has one of these words in its name: {}", options.words.join(" "));
+    // Two of these commands may run side by side.
+    let own = folder.join(format!("run-{}", std::process::id()));
+    fs::create_dir_all(&own)?;
+    let initramfs = own.join("initramfs");
+    let result = image::pack(&initramfs, &root, &kernel, &built).and_then(|()| {
+        let accelerator = accelerator(&folder, &kernel, &initramfs)?;
+        let fleet = Fleet { options, kernel: &kernel, initramfs: &initramfs, logs: &folder, accelerator };
+        println!("{} tests on Linux {}", tests.len(), kernel.release);
+        let began = Instant::now();
+        let tally = fleet.run(tests)?;
+        Ok((tally, began.elapsed().as_secs_f64()))
+    });
+    fs::remove_dir_all(&own)?;
+    let (tally, seconds) = result?;
+    println!("{seconds:.0} s in virtual machines; what their kernels said is in {}", folder.display());
+    Ok(conclude(&tally))
 }
 
-/// Boots and listens to the end. `None` if the machine never came as far as the tests.
-fn observe(
-    options: &Options,
-    kernel: &Kernel,
-    initramfs: &Path,
-    console: &Path,
-    accelerator: Accelerator,
-    expected: &[(String, std::collections::BTreeSet<String>)],
-) -> Result<Option<bool>> {
-    let mut log = File::create(console).with_context(|| format!("cannot write {}", console.display()))?;
-    let mut report = Report::new(expected.to_vec());
-    let began = Instant::now();
-    let boot = if accelerator == Accelerator::Kvm { BOOT_KVM } else { BOOT };
-    let machine = Machine::boot(&kernel.image, initramfs, options.cpus, accelerator)?;
-    let ending = loop {
-        let booted = report.booted();
-        let patience = if booted { options.patience } else { boot.saturating_sub(began.elapsed()) };
-        match machine.next(patience) {
-            None => break Ending::Quiet(patience.as_secs()),
-            Some(Event::Off) => break Ending::Off,
-            Some(event) => {
-                if let Event::Console(line) | Event::Qemu(line) = &event {
-                    writeln!(log, "{:9.3} {line}", began.elapsed().as_secs_f64())?;
-                    if !booted && line.contains("KVM internal error") {
-                        return Ok(None);
-                    }
-                }
-                if let Some(line) = report.hear(&event) {
-                    println!("{line}");
-                }
-                if !booted && report.booted() {
-                    println!("booted after {:.1} s", began.elapsed().as_secs_f64());
-                }
-            }
-        }
-    };
-    if !report.booted() {
-        return Ok(None);
+/// Whether the processor can help is known only after a kernel has booted with its help.
+fn accelerator(folder: &Path, kernel: &Kernel, initramfs: &Path) -> Result<Accelerator> {
+    let unfit = folder.join("kvm-is-unfit");
+    if !Accelerator::kvm_is_offered() || unfit.exists() {
+        return Ok(Accelerator::Tcg);
     }
-    let (lines, good) = report.finish(ending);
-    lines.iter().for_each(|line| println!("{line}"));
-    println!("{:.0} s in the virtual machine; its console is in {}", began.elapsed().as_secs_f64(), console.display());
-    Ok(Some(good))
+    if Session::boot(kernel, initramfs, &folder.join("console-kvm.log"), Accelerator::Kvm)?.is_some() {
+        return Ok(Accelerator::Kvm);
+    }
+    println!("KVM does not boot this kernel here, so software emulates the processor; {} remembers", unfit.display());
+    fs::write(&unfit, "Remove this file to let `cargo vm` try KVM again.\n")?;
+    Ok(Accelerator::Tcg)
+}
+
+fn conclude(tally: &Tally) -> bool {
+    tally.skipped.iter().for_each(|line| println!("{line}"));
+    tally.failed.iter().for_each(|line| println!("failed: {line}"));
+    let (failed, skipped) = (tally.failed.len(), tally.skipped.len() + tally.ignored);
+    println!("vm: {} passed, {failed} failed, {skipped} skipped", tally.passed);
+    failed == 0
 }
