@@ -44,7 +44,7 @@ const SHIPPED: [(&str, &[&str]); 6] = [
 /// Only the program itself knows Kubernetes.
 const KUBERNETES: [&str; 2] = ["kube", "k8s-openapi"];
 /// The crates that exist for tests.
-const TESTS: [&str; 2] = ["tests/lab", "tests/verify"];
+const TESTS: [&str; 3] = ["tests/lab", "tests/verify", "tests/vm"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

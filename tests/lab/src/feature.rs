@@ -7,8 +7,11 @@ use fairlead_kernel::netns;
 /// How the line begins that a skipped test prints; `cargo verify` counts these lines.
 pub const SKIPPED: &str = "skipped:";
 
-/// The environment variable that names, with commas between, the features that this machine must have.
+/// The environment variable that names, with commas between, the features that this machine must have, or [`ALL`].
 const REQUIRE: &str = "FAIRLEAD_REQUIRE";
+
+/// Where this is listed, nothing is skipped: so it is in `cargo vm`.
+const ALL: &str = "all";
 
 /// Something that a test needs and that a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +114,7 @@ pub fn needs(features: &[Feature]) -> bool {
 
 /// The first of the missing features that the list, with commas between, demands.
 fn demanded<'a>(list: &str, missing: &[&'a str]) -> Option<&'a str> {
-    missing.iter().copied().find(|name| list.split(',').any(|word| word.trim() == *name))
+    missing.iter().copied().find(|name| list.split(',').map(str::trim).any(|word| word == *name || word == ALL))
 }
 
 fn in_fresh_namespace(attempt: impl FnOnce() -> bool + Send) -> bool {
@@ -138,6 +141,8 @@ mod tests {
         assert_eq!(demanded("nf_tables, sctp", &["ip_vs", "sctp"]), Some("sctp"));
         assert_eq!(demanded("nf_tables,ip_vs_rr", &["ip_vs", "sctp"]), None);
         assert_eq!(demanded("", &["ip_vs"]), None);
+        assert_eq!(demanded("all", &["ip_vs"]), Some("ip_vs"));
+        assert_eq!(demanded("all", &[]), None);
     }
 
     #[test]
