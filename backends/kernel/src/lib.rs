@@ -33,3 +33,4 @@ pub mod nft;
 pub mod process;
 pub mod restore;
 pub mod sysctl;
+pub mod xtables;

@@ -133,8 +133,8 @@ struct SharedKey {
 
 impl SharedKey {
     /// The sets whose elements services share.
-    fn sets() -> [&'static Name; 3] {
-        [&NAMES.cluster_ips, &NAMES.hairpin, &NAMES.tcp_endpoints]
+    fn sets() -> [&'static Name; 4] {
+        [&NAMES.cluster_ips, &NAMES.hairpin, &NAMES.tcp_blocks, &NAMES.tcp_ports]
     }
 
     fn of(element: &Element) -> Self {

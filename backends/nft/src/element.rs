@@ -10,6 +10,9 @@ use crate::rules::{Datum, Kind, Name};
 /// The longest key: protocol, IPv6 address, port, IPv6 address.
 const LONGEST: usize = 40;
 
+const BLOCK_MASK_V4: u32 = !0xff;
+const BLOCK_MASK_V6: u128 = !0xff;
+
 /// A key or datum. On the stack, because a cluster has hundreds of thousands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes {
@@ -57,6 +60,15 @@ impl Bytes {
         self
     }
 
+    /// The same with the first address of the block behind it: the 256 addresses that differ in the last byte alone.
+    #[must_use]
+    pub fn block(self, addr: IpAddr) -> Self {
+        self.addr(match addr {
+            IpAddr::V4(addr) => (addr & Ipv4Addr::from_bits(BLOCK_MASK_V4)).into(),
+            IpAddr::V6(addr) => (addr & Ipv6Addr::from_bits(BLOCK_MASK_V6)).into(),
+        })
+    }
+
     /// The same with a port behind it.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
@@ -81,6 +93,14 @@ impl Bytes {
     pub fn parts(&self, family: Family, kinds: &[Kind]) -> Vec<Part> {
         let mut rest = self.as_slice();
         kinds.iter().map_while(|kind| Part::take(family, *kind, &mut rest)).collect()
+    }
+}
+
+/// What the address of a block keeps of an address, in network order.
+pub fn block_mask(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(BLOCK_MASK_V4).into(),
+        Family::V6 => Ipv6Addr::from_bits(BLOCK_MASK_V6).into(),
     }
 }
 

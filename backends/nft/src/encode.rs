@@ -6,6 +6,7 @@
 use fairlead_kernel::nft::{ChainSpec, Exprs, HookSpec, SetSpec};
 use fairlead_plan::Family;
 
+use crate::element::{self, Bytes};
 use crate::rules::{Chain, Field, Kind, Rule, Set, Stmt, Value};
 
 /// Numbers of `linux/netfilter/nf_tables.h` and its neighbours.
@@ -72,6 +73,7 @@ impl Writer {
     fn stmt(&mut self, stmt: &Stmt) {
         match stmt {
             Stmt::InSet { .. }
+            | Stmt::SourceBlockIn { .. }
             | Stmt::PriorityHas(_)
             | Stmt::MarkHas(_)
             | Stmt::CtInvalid
@@ -120,6 +122,13 @@ impl Writer {
             Stmt::InSet { key, set, negated } => {
                 self.key(key);
                 self.exprs.lookup(set, None, REG_1, None, *negated);
+            }
+            Stmt::SourceBlockIn { set } => {
+                let mask = Bytes::EMPTY.addr(element::block_mask(self.family));
+                let (_, length) = address(self.family, Field::Saddr);
+                self.key(&[Field::Saddr]);
+                self.exprs.bitwise(REG_1, REG_1, length, mask.as_slice(), &[0; 16][..mask.as_slice().len()]);
+                self.exprs.lookup(set, None, REG_1, None, false);
             }
             Stmt::PriorityHas(bits) => {
                 self.masked(Field::Priority, *bits);

@@ -33,7 +33,7 @@ fn needs(chain: &Chain) -> (BTreeSet<&Name>, BTreeSet<&Name>) {
     let (mut sets, mut chains) = (BTreeSet::new(), BTreeSet::new());
     for stmt in chain.rules.iter().flatten() {
         match stmt {
-            Stmt::InSet { set, .. } => sets.insert(set),
+            Stmt::InSet { set, .. } | Stmt::SourceBlockIn { set } => sets.insert(set),
             Stmt::SetPriority { map, .. }
             | Stmt::Remember { map, .. }
             | Stmt::Forget { map }

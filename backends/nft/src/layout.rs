@@ -59,8 +59,10 @@ pub struct Names {
     pub allowed: Name,
     /// Local endpoints that may reach themselves.
     pub hairpin: Name,
-    /// Where TCP endpoints listen.
-    pub tcp_endpoints: Name,
+    /// Blocks of 256 addresses in which there are TCP endpoints.
+    pub tcp_blocks: Name,
+    /// Protocol and port of TCP endpoints.
+    pub tcp_ports: Name,
     /// From number to verdict.
     pub actions: Name,
 }
@@ -79,7 +81,8 @@ pub static NAMES: LazyLock<Names> = LazyLock::new(|| {
         restricted: "restricted".into(),
         allowed: "allowed".into(),
         hairpin: "hairpin".into(),
-        tcp_endpoints: "tcp-endpoints".into(),
+        tcp_blocks: "tcp-endpoint-blocks".into(),
+        tcp_ports: "tcp-endpoint-ports".into(),
         actions: "actions".into(),
     }
 });
@@ -212,7 +215,8 @@ pub fn sets() -> Vec<Set> {
         set(&names.restricted, ADDRESS_KEY),
         set(&names.allowed, &[Kind::Proto, Kind::Addr, Kind::Port, Kind::Addr]).intervals(),
         set(&names.hairpin, &[Kind::Addr, Kind::Addr]),
-        set(&names.tcp_endpoints, ENDPOINT),
+        set(&names.tcp_blocks, addr),
+        set(&names.tcp_ports, NODE_PORT_KEY),
         Set::new(Name::clone(&names.actions), NUMBER, Value::Verdict),
     ]);
     sets

@@ -126,8 +126,12 @@ fn shared(service: &Service, objects: &mut Objects) {
     let local = service.endpoints().filter(|endpoint| endpoint.local).map(|endpoint| endpoint.addr.ip());
     objects.shared.extend(local.map(|ip| member(&NAMES.hairpin, Bytes::EMPTY.addr(ip).addr(ip))));
     if service.key.protocol == Protocol::Tcp {
-        let listen = service.endpoints().map(|endpoint| Bytes::EMPTY.socket(endpoint.addr));
-        objects.shared.extend(listen.map(|key| member(&NAMES.tcp_endpoints, key)));
+        for addr in service.endpoints().map(|endpoint| endpoint.addr) {
+            objects.shared.push(member(&NAMES.tcp_blocks, Bytes::EMPTY.block(addr.ip())));
+            objects
+                .shared
+                .push(member(&NAMES.tcp_ports, Bytes::EMPTY.proto(service.key.protocol.number()).port(addr.port())));
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Kind {
 pub enum Stmt {
     /// Goes on if the key is in the set (or is not).
     InSet { key: Vec<Field>, set: Name, negated: bool },
+    /// Goes on if the block of 256 addresses that the source belongs to is in the set ([`Bytes::block`]).
+    SourceBlockIn { set: Name },
     /// Goes on if all these bits of `meta priority` are set.
     PriorityHas(u32),
     /// Goes on if this bit of the packet mark is set.

@@ -134,11 +134,12 @@ fn base_chains(node: &Node) -> [Chain; 5] {
         Stmt::Masquerade,
     ];
     // An answer that conntrack cannot place would reach the client with the endpoint's address, and the client would
-    // reset the connection. Only answers of service endpoints are dropped: other asymmetric traffic is not ours.
+    // reset the connection. Other asymmetric traffic is not ours: only what comes from where endpoints are and from a port on
+    // which endpoints listen is dropped. Each endpoint by itself would make this set the largest of all.
     let invalid = vec![
         Stmt::CtInvalid,
-        Stmt::L4Is(fairlead_plan::Protocol::Tcp),
-        Stmt::InSet { key: vec![Field::Saddr, Field::Sport], set: Name::clone(&NAMES.tcp_endpoints), negated: false },
+        Stmt::SourceBlockIn { set: Name::clone(&NAMES.tcp_blocks) },
+        Stmt::InSet { key: vec![Field::L4Proto, Field::Sport], set: Name::clone(&NAMES.tcp_ports), negated: false },
         Stmt::Drop,
     ];
     let services = || vec![vec![Stmt::Jump("services".into())]];

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use fairlead_plan::{Family, Plan};
 
-use crate::element::{Bytes, Element};
+use crate::element::{self, Bytes, Element};
 use crate::encode::REMEMBERED_CLIENTS;
 use crate::layout::TABLE;
 use crate::rules::{Chain, Datum, Field, Kind, Set, Stmt, Value};
@@ -99,7 +99,7 @@ fn element(family: Family, set: &Set, element: &Element) -> String {
         Some(end) => {
             let (first, last) = (element.key.parts(family, set.key), end.parts(family, set.key));
             let parts = first.iter().zip(&last);
-            let part = |(a, b): (&crate::element::Part, &crate::element::Part)| {
+            let part = |(a, b): (&element::Part, &element::Part)| {
                 if a == b { a.to_string() } else { format!("{a}-{b}") }
             };
             parts.map(part).collect::<Vec<_>>().join(" . ")
@@ -192,6 +192,7 @@ pub fn stmt(family: Family, stmt: &Stmt) -> String {
         Stmt::InSet { key, set, negated } => {
             format!("{} {}@{set}", self::key(family, key), if *negated { "!= " } else { "" })
         }
+        Stmt::SourceBlockIn { set } => format!("{ip} saddr & {} == @{set}", element::block_mask(family)),
         Stmt::PriorityHas(bits) => format!("meta priority & {0} == {0}", handle(*bits)),
         Stmt::MarkHas(bits) => format!("meta mark & {bits:#010x} == {bits:#010x}"),
         Stmt::CtInvalid => "ct state invalid".to_owned(),

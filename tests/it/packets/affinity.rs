@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use fairlead_lab::{Options, probe_set};
-use fairlead_plan::{Family, Protocol};
+use fairlead_plan::Protocol;
 
-use super::programs;
+use super::programs::{self, everywhere};
 use super::scenario::{Objects, Stack, TCP_AND_UDP, To};
 use super::stage::Stage;
 use super::web::{NODE_PORT, PORT, web_behind_balancer, with_ready};
@@ -44,8 +44,8 @@ fn only(stage: &Stage, client: &str, protocol: Protocol) -> String {
 }
 
 fn each(test: impl Fn(&mut Stage, Protocol)) {
-    for family in Family::BOTH {
-        let Some(mut stage) = super::stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = super::stage(mode, family) else { return };
         for protocol in TCP_AND_UDP {
             stage.begin(|_| ());
             test(&mut stage, *protocol);
@@ -118,7 +118,7 @@ fn clients_are_remembered_when_the_program_starts_again() {
         stage.apply(&sticky(LONG, ALL), Stack::Single);
         let clients = ["a2", "a3", "a", "outside", "stranger"];
         let before = clients.map(|client| only(stage, client, protocol));
-        stage.restart(programs::nft());
+        stage.restart(programs::of(stage.mode));
         let after = clients.map(|client| only(stage, client, protocol));
         assert_eq!(before, after, "{protocol}");
     });

@@ -8,7 +8,7 @@ use fairlead_lab::objects::Slice;
 use fairlead_lab::{Conversation, Options, Outcome};
 use fairlead_plan::{Family, Protocol};
 
-use super::programs;
+use super::programs::{self, Mode, everywhere};
 use super::scenario::{Objects, Stack, To};
 use super::stage::Stage;
 use super::web::{NODE_PORT, PORT, web, web_behind_balancer, with_ready};
@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One port for all conversations: each has a client of its own or comes after the other.
 const SOURCE_PORT: u16 = 20_000;
 
-fn stage(family: Family) -> Option<Stage> {
-    super::stage(family).map(|mut stage| {
-        stage.restart(programs::nft_and_flows(&stage.lab));
+fn stage(mode: Mode, family: Family) -> Option<Stage> {
+    super::stage(mode, family).map(|mut stage| {
+        stage.restart(programs::with_flows(mode, &stage.lab));
         stage
     })
 }
@@ -61,8 +61,8 @@ fn a_udp_flow_moves_when_its_endpoint_is_replaced_whatever_way_it_came() {
         ("outside", To::External(1, PORT), web_behind_balancer(), "b1"),
         ("a2", WEB, local(), "a3"),
     ];
-    for family in Family::BOTH {
-        let Some(mut stage) = stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = stage(mode, family) else { return };
         for (client, to, service, second) in &ways {
             stage.apply(&with_ready(service.clone(), &["a1"]), Stack::Single);
             let mut conversation = open(&stage, client, Protocol::Udp, *to);
@@ -75,8 +75,8 @@ fn a_udp_flow_moves_when_its_endpoint_is_replaced_whatever_way_it_came() {
 
 #[test]
 fn a_udp_flow_follows_a_changed_target_port() {
-    for family in Family::BOTH {
-        let Some(mut stage) = stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = stage(mode, family) else { return };
         stage.apply(&with_ready(web(), &["a1"]), Stack::Single);
         let mut conversation = open(&stage, "a2", Protocol::Udp, WEB);
         becomes(&mut conversation, "before", is("a1"));
@@ -88,8 +88,8 @@ fn a_udp_flow_follows_a_changed_target_port() {
 
 #[test]
 fn a_udp_flow_ends_with_its_last_endpoint_or_service_and_begins_again_with_the_next() {
-    for family in Family::BOTH {
-        let Some(mut stage) = stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = stage(mode, family) else { return };
         stage.apply(&with_ready(web(), &[]), Stack::Single);
         let mut conversation = open(&stage, "a2", Protocol::Udp, WEB);
         becomes(&mut conversation, "no endpoint yet", |outcome| *outcome == Outcome::Refused);
@@ -111,8 +111,8 @@ fn a_flow_that_is_right_is_left_alone() {
     /// Without affinity a flow that was cut off would meet the same of five endpoints so many times in a row never.
     const CHANGES: usize = 12;
     let all = ["a1", "a2", "a3", "b1", "b2"];
-    for family in Family::BOTH {
-        let Some(mut stage) = stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = stage(mode, family) else { return };
         for protocol in [Protocol::Udp, Protocol::Tcp] {
             stage.apply(&with_ready(web(), &all), Stack::Single);
             let mut conversation = open(&stage, "outside", protocol, WEB);
@@ -132,8 +132,8 @@ fn a_flow_that_is_right_is_left_alone() {
 
 #[test]
 fn a_tcp_connection_outlives_its_endpoint_and_its_service() {
-    for family in Family::BOTH {
-        let Some(mut stage) = stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = stage(mode, family) else { return };
         for (client, to) in [("a2", WEB), ("outside", To::Place("a", NODE_PORT)), ("outside", To::External(1, PORT))] {
             stage.apply(&with_ready(web_behind_balancer(), &["a1"]), Stack::Single);
             let mut conversation = open(&stage, client, Protocol::Tcp, to);
@@ -151,8 +151,8 @@ fn a_tcp_connection_outlives_its_endpoint_and_its_service() {
 
 #[test]
 fn an_answer_that_conntrack_cannot_place_does_not_break_the_connection() {
-    for family in Family::BOTH {
-        let Some(mut stage) = stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = stage(mode, family) else { return };
         stage.apply(&with_ready(web(), &["b1"]), Stack::Single);
         let mut conversation = open(&stage, "a2", Protocol::Tcp, WEB);
         assert!(is("b1")(&conversation.ask()));

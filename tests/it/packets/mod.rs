@@ -29,29 +29,30 @@ use std::thread;
 use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
 
+use programs::Mode;
 use scenario::Scenario;
 use stage::Stage;
 
 /// What every test here needs of the machine.
-pub(crate) const NEEDED: &[Feature] = &[Feature::Namespaces, Feature::NfTables];
+pub(crate) const NEEDED: &[Feature] = &[Feature::Namespaces, Feature::NfTables, Feature::Iptables];
 
 /// Labs that work off one table side by side: most of the time is spent waiting for silence.
 const LABS: usize = 3;
 
-/// A stage with the nft backend; `None` if the machine cannot hold one, which was said.
-fn stage(family: Family) -> Option<Stage> {
-    needs(NEEDED).then(|| Stage::new(family, programs::nft()))
+/// A stage; `None` if the machine cannot hold one, which was said.
+fn stage(mode: Mode, family: Family) -> Option<Stage> {
+    needs(NEEDED).then(|| Stage::new(mode, family))
 }
 
 /// Runs a table, all of it even if something is wrong.
-fn table(family: Family, scenarios: &[Scenario]) {
+fn table(mode: Mode, family: Family, scenarios: &[Scenario]) {
     if !needs(NEEDED) {
         return;
     }
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     let work = || {
-        let mut stage = Stage::new(family, programs::nft());
+        let mut stage = Stage::new(mode, family);
         while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
             let wrong = observe::run(scenario, &mut stage);
             if !wrong.is_empty() {
@@ -73,14 +74,24 @@ fn table(family: Family, scenarios: &[Scenario]) {
     assert!(failures.is_empty(), "{} of {count} scenarios failed:\n{}", failures.len(), failures.join("\n"));
 }
 
+macro_rules! one_of_both {
+    ($module:ident, $mode:ident, $family:ident, $($name:ident: $scenarios:expr;)*) => {
+        mod $module {
+            use super::programs::Mode;
+            use fairlead_plan::Family;
+            $(#[test] fn $name() { super::table(Mode::$mode, Family::$family, &$scenarios); })*
+        }
+    };
+}
+
 macro_rules! both_families {
     ($($name:ident: $scenarios:expr;)*) => {
-        mod ipv4 {
-            $(#[test] fn $name() { super::table(fairlead_plan::Family::V4, &$scenarios); })*
-        }
-        mod ipv6 {
-            $(#[test] fn $name() { super::table(fairlead_plan::Family::V6, &$scenarios); })*
-        }
+        one_of_both! { ipv4, Nft, V4, $($name: $scenarios;)* }
+        one_of_both! { ipv6, Nft, V6, $($name: $scenarios;)* }
+        one_of_both! { iptables_legacy_ipv4, IptablesLegacy, V4, $($name: $scenarios;)* }
+        one_of_both! { iptables_legacy_ipv6, IptablesLegacy, V6, $($name: $scenarios;)* }
+        one_of_both! { iptables_nft_ipv4, IptablesNft, V4, $($name: $scenarios;)* }
+        one_of_both! { iptables_nft_ipv6, IptablesNft, V6, $($name: $scenarios;)* }
     };
 }
 

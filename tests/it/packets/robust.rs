@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use fairlead_lab::{Hammer, Tally};
-use fairlead_plan::{Family, Protocol};
+use fairlead_plan::Protocol;
 
-use super::programs;
+use super::programs::{self, everywhere};
 use super::scenario::{Objects, Stack, TCP_AND_UDP, To, from};
 use super::stage::Stage;
 use super::web::{NODE_PORT, PORT, web, web_behind_balancer, with_ready};
@@ -51,9 +51,9 @@ fn a_rolling_update_fails_no_connection() {
     const ROLL: [&[&str]; 6] =
         [&["a1", "b1"], &["b1", "a3"], &["a3", "b2"], &["b2", "a1", "a3"], &["a1"], &["a1", "b2"]];
     const ROUNDS: usize = 60;
-    for family in Family::BOTH {
+    for (mode, family) in everywhere() {
         for service in [web_behind_balancer(), web_behind_balancer().external_local()] {
-            let Some(mut stage) = super::stage(family) else { return };
+            let Some(mut stage) = super::stage(mode, family) else { return };
             stage.apply(&with_ready(service.clone(), ROLL[0]), Stack::Single);
             under_fire(&mut stage, ROUNDS, |stage, round| {
                 stage.apply(&with_ready(service.clone(), ROLL[round % ROLL.len()]), Stack::Single);
@@ -67,9 +67,9 @@ fn a_pool_that_shrinks_to_one_fails_no_connection_on_its_way_through_the_rules()
     /// The moment is microseconds wide: without care about one of 10,000 connections meets it. No client is an endpoint
     /// here: one that is on its way to itself while it ceases to be one may still be cut off.
     const ROUNDS: usize = 1_500;
-    for family in Family::BOTH {
+    for (mode, family) in everywhere() {
         for service in [web_behind_balancer(), web_behind_balancer().sticky(60)] {
-            let Some(mut stage) = super::stage(family) else { return };
+            let Some(mut stage) = super::stage(mode, family) else { return };
             stage.apply(&with_ready(service.clone(), &["a1"]), Stack::Single);
             let hammers = ["a", "a3", "outside", "stranger"].map(|who| (who, hammer(&stage, who, &[WEB])));
             for round in 0..ROUNDS {
@@ -86,18 +86,18 @@ fn a_pool_that_shrinks_to_one_fails_no_connection_on_its_way_through_the_rules()
 #[test]
 fn a_program_that_starts_again_over_a_full_kernel_fails_no_connection() {
     const ROUNDS: usize = 40;
-    for family in Family::BOTH {
-        let Some(mut stage) = super::stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = super::stage(mode, family) else { return };
         stage.apply(&with_ready(web_behind_balancer(), &["a1", "b1"]), Stack::Single);
-        under_fire(&mut stage, ROUNDS, |stage, _| stage.restart(programs::nft()));
+        under_fire(&mut stage, ROUNDS, |stage, _| stage.restart(programs::of(stage.mode)));
     }
 }
 
 #[test]
 fn other_services_come_and_go_without_failing_a_connection() {
     const ROUNDS: usize = 60;
-    for family in Family::BOTH {
-        let Some(mut stage) = super::stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = super::stage(mode, family) else { return };
         let ours = || with_ready(web_behind_balancer(), &["a1", "b1"]);
         stage.apply(&ours(), Stack::Single);
         under_fire(&mut stage, ROUNDS, |stage, round| {
@@ -115,14 +115,14 @@ fn other_services_come_and_go_without_failing_a_connection() {
 
 #[test]
 fn what_was_deleted_while_the_program_was_away_is_gone_when_it_is_back() {
-    for family in Family::BOTH {
-        let Some(mut stage) = super::stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = super::stage(mode, family) else { return };
         stage.apply(&with_ready(web_behind_balancer(), &["a1", "b1"]), Stack::Single);
-        stage.restart(programs::nft());
+        stage.restart(programs::of(stage.mode));
         let moved = with_ready(web().cluster_ip(2), &["b1"]);
         stage.restart(programs::nothing());
         stage.apply(&moved, Stack::Single);
-        stage.restart(programs::nft());
+        stage.restart(programs::of(stage.mode));
         let scenario = Scenario::new("after the absence")
             .given(moved)
             .then(from("a2").to(To::Cluster(2, PORT)).reaches(&["b1"]))
@@ -144,14 +144,13 @@ fn rules_that_somebody_flushed_or_deleted_are_made_again() {
             .then(from("a2").to(To::Cluster(1, 81)).finds_refusal())
             .then(from("a2").to(To::Cluster(77, PORT)).finds_silence())
     };
-    for family in Family::BOTH {
-        let Some(mut stage) = super::stage(family) else { return };
-        let table = if family == Family::V4 { "ip fairlead" } else { "ip6 fairlead" };
-        for harm in ["delete table", "flush table"] {
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = super::stage(mode, family) else { return };
+        for harm in mode.harms(family) {
             stage.apply(&with_ready(web_behind_balancer(), &["a1", "b1"]), Stack::Single);
-            let status = stage.lab.node("a").command("nft").arg(format!("{harm} {table}")).status();
-            assert!(status.expect("nft runs").success());
-            stage.restart(programs::nft());
+            let status = stage.lab.node("a").command("sh").args(["-c", &harm]).status().expect("a shell runs");
+            assert!(status.success(), "{harm}");
+            stage.restart(programs::of(stage.mode));
             let wrong = observe::run(&checks(), &mut stage);
             assert!(wrong.is_empty(), "after {harm}: {}", wrong.join("\n"));
         }
@@ -160,8 +159,8 @@ fn rules_that_somebody_flushed_or_deleted_are_made_again() {
 
 #[test]
 fn an_empty_cluster_leaves_other_traffic_alone() {
-    for family in Family::BOTH {
-        let Some(mut stage) = super::stage(family) else { return };
+    for (mode, family) in everywhere() {
+        let Some(mut stage) = super::stage(mode, family) else { return };
         stage.apply(&Objects::new(), Stack::Single);
         for (client, to) in [("a2", "b1"), ("outside", "a"), ("b2", "a1"), ("a", "b1")] {
             let target = To::Place(to, 8080).address(&stage.lab, family);

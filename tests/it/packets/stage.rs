@@ -9,6 +9,7 @@ use fairlead_plan::{Family, Plan};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::programs::{self, Mode};
 use super::scenario::{Objects, Stack};
 
 /// Makes the kernel of node `a` carry out a plan: the thing under test.
@@ -17,6 +18,7 @@ pub type Program = Box<dyn FnMut(&Lab, &Plan) + Send>;
 /// A lab for one family with a program on node `a`.
 pub struct Stage {
     pub lab: Lab,
+    pub mode: Mode,
     pub family: Family,
     program: Program,
     world: World,
@@ -25,10 +27,10 @@ pub struct Stage {
 
 impl Stage {
     /// Three endpoints' worth of nodes and pods, and two clients.
-    pub fn new(family: Family, program: Program) -> Self {
+    pub fn new(mode: Mode, family: Family) -> Self {
         let size = Size { nodes: &[("a", 3), ("b", 2)], clients: &["outside", "stranger"] };
         let lab = Lab::of_size(&size).expect("this machine can hold a lab");
-        Self { lab, family, program, world: World::new(settings()), plan: Plan::default() }
+        Self { lab, mode, family, program: programs::of(mode), world: World::new(settings()), plan: Plan::default() }
     }
 
     /// Starts over with an empty world, as a program that has just been started.

@@ -130,6 +130,30 @@ impl Batch {
         });
     }
 
+    /// Adds a rule with matches and targets of xtables, which are told the protocol that the rule asks for. Goes before all
+    /// others if it is to be `first`, else behind them.
+    pub fn add_xtables_rule(
+        &mut self,
+        family: Nfproto,
+        table: &str,
+        chain: &str,
+        expressions: &[u8],
+        protocol: Option<u8>,
+        first: bool,
+    ) {
+        self.message(NFT_MSG_NEWRULE, if first { CREATE } else { CREATE | APPEND }, family, |m| {
+            m.text(NFTA_RULE_TABLE, table);
+            m.text(NFTA_RULE_CHAIN, chain);
+            m.nest(NFTA_RULE_EXPRESSIONS, |m| m.raw(expressions));
+            if let Some(protocol) = protocol {
+                m.nest(NFTA_RULE_COMPAT, |m| {
+                    m.u32(NFTA_RULE_COMPAT_PROTO, protocol.into());
+                    m.u32(NFTA_RULE_COMPAT_FLAGS, 0);
+                });
+            }
+        });
+    }
+
     /// Deletes one rule by the handle that a dump gave.
     pub fn del_rule(&mut self, family: Nfproto, table: &str, chain: &str, handle: u64) {
         self.message(NFT_MSG_DELRULE, 0, family, |m| {

@@ -1,5 +1,7 @@
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::uapi::*;
-use crate::netlink::{Attribute, attributes, close, put};
+use crate::netlink::{Attribute, attributes, close, put, text};
 
 /// Appends expressions, the instructions of a rule, in the very form in which the kernel shows them in a dump;
 /// [`Exprs::matches`] tells whether a rule is still the one that was built.
@@ -189,12 +191,52 @@ impl Exprs {
         })
     }
 
+    /// A match of xtables with its data, padded to 8 bytes (`nft_compat`).
+    pub fn xt_match(&mut self, name: &str, revision: u8, data: &[u8]) -> &mut Self {
+        self.xt("match", name, revision, data)
+    }
+
+    /// A target of xtables with its data, padded to 8 bytes (`nft_compat`).
+    pub fn xt_target(&mut self, name: &str, revision: u8, data: &[u8]) -> &mut Self {
+        self.xt("target", name, revision, data)
+    }
+
+    fn xt(&mut self, kind: &str, name: &str, revision: u8, data: &[u8]) -> &mut Self {
+        self.add(kind, |e| {
+            e.text(NFTA_XT_NAME, name).u32(NFTA_XT_REVISION, revision.into()).bytes(NFTA_XT_INFO, data)
+        })
+    }
+
     /// Whether a dumped rule ([`RuleInfo::expressions`](super::RuleInfo)) is this one. What packets change (counters)
     /// and what the kernel shows differently from what it takes (an absent `dynset` timeout, the number of a set)
     /// does not matter.
     #[must_use]
     pub fn matches(&self, dumped: &[u8]) -> bool {
         self.0 == dumped || attributes(&self.0).map(Shown::of).eq(attributes(dumped).map(Shown::of))
+    }
+
+    /// The chain that a dumped rule jumps or goes to.
+    #[must_use]
+    pub fn leads_to(expressions: &[u8]) -> Option<&str> {
+        attributes(expressions).find_map(|item| {
+            let list = item.nested();
+            if list.clone().get(NFTA_EXPR_NAME) != Some(b"immediate\0") {
+                return None;
+            }
+            let data = attributes(attributes(list.get(NFTA_EXPR_DATA)?).get(NFTA_IMMEDIATE_DATA)?);
+            attributes(data.get(NFTA_DATA_VERDICT)?).get(NFTA_VERDICT_CHAIN).and_then(text)
+        })
+    }
+
+    /// A number that is equal for rules that [`Exprs::matches`] takes for the same.
+    #[must_use]
+    pub fn fingerprint(expressions: &[u8]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for item in attributes(expressions) {
+            let shown = Shown::of(item);
+            (shown.name, shown.content).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     fn add(&mut self, name: &str, fill: impl FnOnce(&mut Self) -> &mut Self) -> &mut Self {

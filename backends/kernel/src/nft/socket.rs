@@ -124,6 +124,32 @@ impl Nft {
         Err(NftError::Interrupted)
     }
 
+    /// Whether rules can use this match or target of xtables; loads its module if there is one.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn knows_extension(
+        &mut self,
+        family: Nfproto,
+        target: bool,
+        name: &str,
+        revision: u8,
+    ) -> Result<bool, NftError> {
+        self.drain()?;
+        self.seq = self.seq.wrapping_add(1);
+        let mut request = Message::new(COMPAT_GET, REQUEST | ACK, self.seq, &nfgenmsg(family as u8, 0));
+        request.put_text(NFTA_COMPAT_NAME, name);
+        request.put_u32(NFTA_COMPAT_REV, revision.into()).put_u32(NFTA_COMPAT_TYPE, target.into());
+        let request =
+            request.finish().map_err(|source| NftError::TooLong { what: "ask for a name that long".into(), source })?;
+        self.socket.send(&request).map_err(NftError::io("send"))?;
+        match self.gather(&request) {
+            Ok(_) => Ok(true),
+            Err(NftError::Kernel { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads an answer to its end; `None` if the ruleset changed while the kernel wrote it.
     fn gather(&mut self, request: &[u8]) -> Result<Option<Vec<u8>>, NftError> {
         let mut reply = Vec::new();

@@ -13,6 +13,7 @@ use nftables::stmt::{
 use nftables::types::RejectCode;
 
 use super::value::{concat, prefix, string};
+use crate::element;
 use crate::rules::{Field, Name, Stmt};
 use crate::text;
 
@@ -65,6 +66,10 @@ fn condition(family: Family, stmt: &Stmt) -> Option<Statement<'static>> {
         Stmt::InSet { key, set, negated } => {
             let op = if *negated { Operator::NEQ } else { Operator::EQ };
             (self::key(family, key), op, string(format!("@{set}")))
+        }
+        Stmt::SourceBlockIn { set } => {
+            let mask = string(element::block_mask(family).to_string());
+            (and(field(family, Field::Saddr), mask), Operator::EQ, string(format!("@{set}")))
         }
         Stmt::PriorityHas(bits) => {
             let bits = string(text::handle(*bits));

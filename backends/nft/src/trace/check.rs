@@ -39,6 +39,7 @@ pub fn table(table: &Table) -> Result<(), Fault> {
 fn stmt(table: &Table, stmt: &Stmt) -> Result<(), Fault> {
     match stmt {
         Stmt::InSet { key, set, .. } => look_up(table, key, set, &Value::None, false),
+        Stmt::SourceBlockIn { set } => look_up(table, &[Field::Saddr], set, &Value::None, false),
         Stmt::SetPriority { key, map } => {
             let dynamic = table.contents(map)?.set.dynamic;
             look_up(table, key, map, &Value::Data(&[Kind::Number]), dynamic)

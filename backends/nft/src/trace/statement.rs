@@ -17,6 +17,10 @@ impl<'a> Machine<'a> {
         let goes_on = |condition| if condition { Flow::Next } else { Flow::Miss };
         Ok(match stmt {
             Stmt::InSet { key, set, negated } => goes_on(self.find(key, set)?.is_some() != *negated),
+            Stmt::SourceBlockIn { set } => {
+                let block = Bytes::EMPTY.block(self.packet.source);
+                goes_on(self.found(block, set)?.is_some())
+            }
             Stmt::PriorityHas(bits) => goes_on(self.priority & bits == *bits),
             Stmt::MarkHas(bits) => goes_on(self.mark & bits == *bits),
             // Conntrack understands the first packet of every connection.

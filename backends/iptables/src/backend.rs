@@ -1,0 +1,216 @@
+//! The backend: its state, and the step from one plan to the next.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+use fairlead_kernel::xtables::{Variant, used_here};
+use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Protocol, Report, SyncError};
+
+use crate::desired::{Changes, Desired};
+use crate::door::{Done, DoorError};
+use crate::legacy::{Legacy, Witness};
+use crate::nft::NftVariant;
+
+/// How long the lock of the legacy variant is waited for, as by kube-proxy.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How many sentences about repairs one report has.
+const REPAIRS_TOLD: usize = 8;
+
+/// The iptables backend.
+#[derive(Debug)]
+pub struct IptablesBackend {
+    choice: Option<Variant>,
+    patience: Duration,
+    door: Option<Door>,
+    port: Arc<AtomicU32>,
+    witness: Arc<Witness>,
+    /// For each family: what the kernel holds, once it does.
+    held: [Option<Desired>; 2],
+    sctp: [bool; 2],
+    /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
+    settled: bool,
+}
+
+#[derive(Debug)]
+enum Door {
+    Legacy(Legacy),
+    Nft(NftVariant),
+}
+
+impl IptablesBackend {
+    /// A backend that has not touched the kernel yet. Without a choice the variant is the one that the host uses at the first
+    /// sync. Its sockets will belong to the network namespace of the thread that calls [`Backend::sync`] first.
+    #[must_use]
+    pub fn new(choice: Option<Variant>) -> Self {
+        Self {
+            choice,
+            patience: LOCK_PATIENCE,
+            door: None,
+            port: Arc::default(),
+            witness: Arc::default(),
+            held: [None, None],
+            sctp: [true; 2],
+            settled: false,
+        }
+    }
+
+    /// Waits so long for the lock of the legacy variant.
+    #[must_use]
+    pub const fn with_lock_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The port id of our netlink socket, 0 before the first sync and in the legacy variant: what tells our own
+    /// notifications from those about other people's changes.
+    #[must_use]
+    pub fn port(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.port)
+    }
+
+    /// What tells, in the legacy variant, that somebody else changed a table.
+    #[must_use]
+    pub fn witness(&self) -> Arc<Witness> {
+        Arc::clone(&self.witness)
+    }
+
+    fn door(&mut self) -> Result<&mut Door, DoorError> {
+        if self.door.is_none() {
+            let variant = match self.choice {
+                Some(variant) => variant,
+                None => used_here()?,
+            };
+            let door = match variant {
+                Variant::Legacy => Door::Legacy(Legacy::new(self.patience, Arc::clone(&self.witness))),
+                Variant::Nft => Door::Nft(NftVariant::open(&self.port)?),
+            };
+            self.door = Some(door);
+            self.check()?;
+        }
+        self.door.as_mut().ok_or_else(|| DoorError::Lacks("no variant was chosen".to_owned()))
+    }
+
+    /// Names what the kernel lacks before anything is written.
+    fn check(&mut self) -> Result<(), DoorError> {
+        for family in Family::BOTH {
+            let (lacking, sctp) = match &mut self.door {
+                Some(Door::Legacy(door)) => door.lacks(family)?,
+                Some(Door::Nft(door)) => door.lacks(family)?,
+                None => continue,
+            };
+            if !lacking.is_empty() {
+                self.door = None;
+                let what = lacking.join(", ");
+                return Err(DoorError::Lacks(format!(
+                    "the kernel lacks for {} what the iptables mode needs: {what}; load it, or use --mode=nft",
+                    family.label()
+                )));
+            }
+            self.sctp[family as usize] = sctp;
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, family: Family, now: &Plan) -> Result<Done, DoorError> {
+        self.held[family as usize] = None;
+        self.door()?;
+        let sctp = self.sctp[family as usize];
+        let (desired, done) = match self.door()? {
+            Door::Legacy(door) => door.adopt(family, now, sctp)?,
+            Door::Nft(door) => door.adopt(family, now, sctp)?,
+        };
+        self.held[family as usize] = Some(desired);
+        Ok(done)
+    }
+
+    /// From a plan that the kernel holds to the next; `None` if the tables are not as we left them.
+    fn step(&mut self, family: Family, changes: &[Change<'_>]) -> Result<Option<Done>, DoorError> {
+        let Some(mut desired) = self.held[family as usize].take() else { return Ok(None) };
+        let changes: Changes = desired.step(changes);
+        let done = if changes.is_empty() {
+            Done::default()
+        } else {
+            match self.door()? {
+                Door::Legacy(door) if !door.is_untouched(family)? => return Ok(None),
+                Door::Legacy(door) => door.step(family, &changes)?,
+                Door::Nft(door) => door.step(family, &changes)?,
+            }
+        };
+        self.held[family as usize] = Some(desired);
+        Ok(Some(done))
+    }
+
+    fn sync_family(&mut self, family: Family, was: Option<&Plan>, now: &Plan) -> Result<Done, DoorError> {
+        if let Some(was) = was.filter(|was| was.node == now.node) {
+            let changes: Vec<Change<'_>> = was.services.changes(&now.services).collect();
+            if let Some(done) = self.step(family, &changes)? {
+                return Ok(done);
+            }
+        }
+        let mut done = self.adopt(family, now)?;
+        if was.is_some_and(|was| was.node != now.node) {
+            // What differs is our own doing.
+            done.found.clear();
+        }
+        Ok(done)
+    }
+
+    fn warnings(&self, was: Option<&Plan>, now: &Plan) -> Vec<String> {
+        let left_out = |family: Family| {
+            let sctp = now.services.iter().find(|service| {
+                service.key.family == family && service.key.protocol == Protocol::Sctp && !self.sctp[family as usize]
+            });
+            sctp.filter(|service| was.is_none_or(|was| was.services.get(&service.key).is_none())).map(|service| {
+                format!("{}: not programmed, the kernel lacks the match sctp (module xt_sctp); load it and restart", service.key)
+            })
+        };
+        Family::BOTH.into_iter().filter_map(left_out).collect()
+    }
+}
+
+impl Backend for IptablesBackend {
+    fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError> {
+        let mut report = Report::default();
+        let was = was.filter(|_| self.settled);
+        let start = Instant::now();
+        for family in Family::BOTH {
+            let done = self.sync_family(family, was, now)?;
+            report.writes += done.writes;
+            report.transactions += done.transactions;
+            if self.settled {
+                report.repaired.extend(done.found);
+            }
+        }
+        report.kernel = start.elapsed();
+        report.repaired.truncate(REPAIRS_TOLD);
+        report.warnings = self.warnings(was, now);
+        self.settled = true;
+        let rules = |held: &Option<Desired>| held.as_ref().map_or(0, Desired::rules);
+        report.held = [0, 1].map(|family| FamilyCounts { rules: rules(&self.held[family]), elements: 0 });
+        Ok(report)
+    }
+
+    fn cleanup(&mut self) -> Result<(), SyncError> {
+        self.settled = false;
+        self.held = [None, None];
+        for family in Family::BOTH {
+            if self.choice != Some(Variant::Legacy) {
+                NftVariant::open(&AtomicU32::new(0)).and_then(|mut door| door.cleanup(family)).or_else(unsupported)?;
+            }
+            if self.choice != Some(Variant::Nft) {
+                Legacy::new(self.patience, Arc::clone(&self.witness)).cleanup(family).or_else(unsupported)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A kernel without a variant holds nothing of ours in it.
+fn unsupported(error: DoorError) -> Result<Done, DoorError> {
+    match &error {
+        DoorError::Legacy(cause) if cause.is_unsupported() => Ok(Done::default()),
+        DoorError::Nft(cause) if cause.is_unsupported() => Ok(Done::default()),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,33 @@
+//! Carries out a plan with iptables, in the chains that operators of kube-proxy know.
+//!
+//! ```text
+//!  nat     PREROUTING, OUTPUT ─> KUBE-SERVICES ─> KUBE-SVC-10.96.16.0/20 ... ─> KUBE-SVC-(service) ─> DNAT, or KUBE-SEP-(endpoint)
+//!                                  │  by address, a tree        └─> KUBE-FW- ─> KUBE-EXT- ─> KUBE-SVC-, KUBE-SVL-
+//!                                  └─> KUBE-NODEPORTS ─> by port, a tree ─> KUBE-EXT-
+//!          POSTROUTING ─> KUBE-POSTROUTING: masquerade what KUBE-MARK-MASQ marked
+//!  filter  INPUT, FORWARD, OUTPUT ─> KUBE-SERVICES ─> KUBE-PROXY-FIREWALL, KUBE-EXTERNAL-SERVICES: refuse and drop
+//! ```
+//!
+//! One service change: [`desired::Desired::step`] renders the old and the new service ([`render`]) and compares; the variant
+//! writes the chains that differ: [`legacy`] replaces a table as a whole, [`nft`] makes transactions of nf_tables. No program
+//! is started. [`Tracer`] follows a packet through the rules without a kernel.
+#![forbid(unsafe_code)]
+
+mod backend;
+mod desired;
+mod dispatch;
+mod door;
+mod encode;
+mod legacy;
+mod name;
+mod nft;
+mod origin;
+mod refuse;
+mod render;
+mod rules;
+mod structure;
+
+pub use backend::{IptablesBackend, LOCK_PATIENCE};
+pub use fairlead_kernel::xtables::Variant;
+pub use legacy::Witness;
+pub use name::is_ours;

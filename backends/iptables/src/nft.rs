@@ -1,0 +1,351 @@
+//! The nf_tables variant: rules as `iptables-nft` writes them, in transactions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fairlead_kernel::nft::{Batch, ChainInfo, ChainSpec, Exprs, HookSpec, Nfproto, Nft, NftError, RuleInfo};
+use fairlead_kernel::xtables::{Hook, expressions};
+use fairlead_plan::{Family, Plan};
+
+use crate::desired::{Changes, Desired};
+use crate::door::{self, CANARY, Done, DoorError, MANGLE};
+use crate::encode::{self, ip};
+use crate::name;
+use crate::rules::{Rule, Table};
+
+/// Rules or chains in one transaction where it need not be one.
+const AT_ONCE: usize = 8_000;
+/// What tables and chains of the kernel's own carry that we made, so that cleanup takes them away again.
+const MADE_BY_US: &[u8] = b"fairlead";
+const POLICY_ACCEPT: u32 = 1;
+
+/// A rule as the kernel takes it, with the protocol that it asks for.
+type Encoded = (Exprs, Option<u8>);
+
+/// The tables of both families.
+#[derive(Debug)]
+pub struct NftVariant {
+    nft: Nft,
+}
+
+/// What is to be done to the tables of one family.
+#[derive(Debug, Default)]
+struct Edit {
+    new: BTreeMap<(Table, String), Vec<Encoded>>,
+    changed: BTreeMap<(Table, String), Vec<Encoded>>,
+    /// Rules for the top of the kernel's own chains, the last one uppermost.
+    jumps: Vec<(Table, Hook, Encoded)>,
+    /// Rules of the kernel's own chains, by chain and handle.
+    cut: Vec<(Table, String, u64)>,
+    remove: BTreeSet<(Table, String)>,
+    /// Chains to remove that a foreign rule leads to.
+    keep: BTreeSet<(Table, String)>,
+}
+
+/// What a table holds.
+struct Held {
+    chains: Vec<ChainInfo>,
+    rules: HashMap<String, Vec<RuleInfo>>,
+}
+
+const fn proto(family: Family) -> Nfproto {
+    match family {
+        Family::V4 => Nfproto::Ipv4,
+        Family::V6 => Nfproto::Ipv6,
+    }
+}
+
+/// The kernel's own chains of a table, as `iptables-nft` makes them.
+fn own_chains(table: Table) -> Vec<(Hook, &'static str, i32)> {
+    match table {
+        Table::Nat => vec![
+            (Hook::Prerouting, "nat", -100),
+            (Hook::Input, "nat", 100),
+            (Hook::Output, "nat", -100),
+            (Hook::Postrouting, "nat", 100),
+        ],
+        Table::Filter => [Hook::Input, Hook::Forward, Hook::Output].map(|hook| (hook, "filter", 0)).to_vec(),
+    }
+}
+
+fn encoded(family: Family, rule: &Rule) -> Encoded {
+    let rule = encode::rule(ip(family), rule);
+    (expressions(ip(family), &rule), rule.protocol)
+}
+
+fn all_encoded(family: Family, rules: &[Rule]) -> Vec<Encoded> {
+    rules.iter().map(|rule| encoded(family, rule)).collect()
+}
+
+impl NftVariant {
+    /// Opens the connection; its port goes where the guard looks.
+    pub fn open(port: &AtomicU32) -> Result<Self, DoorError> {
+        let nft = Nft::open()?;
+        port.store(nft.port_id(), Ordering::Release);
+        Ok(Self { nft })
+    }
+
+    /// What this kernel lacks for a family, and whether it knows SCTP.
+    pub fn lacks(&mut self, family: Family) -> Result<(Vec<String>, bool), DoorError> {
+        let mut lacking = Vec::new();
+        for (target, one) in encode::needed(ip(family)) {
+            if !self.nft.knows_extension(proto(family), target, one.name, one.revision)? {
+                lacking.push(encode::words(target, &one));
+            }
+        }
+        let sctp = encode::needed_for_sctp(ip(family));
+        Ok((lacking, self.nft.knows_extension(proto(family), false, sctp.name, sctp.revision)?))
+    }
+
+    /// Reads the tables and writes what differs from the plan.
+    pub fn adopt(&mut self, family: Family, plan: &Plan, sctp: bool) -> Result<(Desired, Done), DoorError> {
+        self.make_tables(family)?;
+        let held = [self.held(family, Table::Nat)?, self.held(family, Table::Filter)?];
+        let mut edit = Edit::default();
+        let mut wanted: BTreeSet<(Table, String)> = BTreeSet::new();
+        let desired = Desired::whole(plan, family, sctp, |chain| {
+            let rules = all_encoded(family, &chain.rules);
+            let held = &held[chain.table as usize];
+            let key = (chain.table, chain.name);
+            match held.has(&key.1) {
+                false => drop(edit.new.insert(key.clone(), rules)),
+                true if !held.is(&key.1, &rules) => drop(edit.changed.insert(key.clone(), rules)),
+                true => {}
+            }
+            wanted.insert(key);
+        });
+        for (table, held) in Table::BOTH.into_iter().zip(&held) {
+            compare(family, table, held, &wanted, true, &mut edit);
+        }
+        let mut done = self.commit(family, &edit)?;
+        tell(family, &edit, &mut done);
+        done.and(self.remove_canary(family)?);
+        Ok((desired, done))
+    }
+
+    /// Writes what is different between two plans.
+    pub fn step(&mut self, family: Family, changes: &Changes) -> Result<Done, DoorError> {
+        let all = |chains: &BTreeMap<(Table, String), Vec<Rule>>| {
+            chains.iter().map(|(key, rules)| (key.clone(), all_encoded(family, rules))).collect()
+        };
+        let remove = changes.remove.clone();
+        let edit = Edit { new: all(&changes.new), changed: all(&changes.changed), remove, ..Edit::default() };
+        Ok(self.commit(family, &edit)?)
+    }
+
+    /// Removes all chains of ours, and the tables and chains of the kernel's own that only we used.
+    pub fn cleanup(&mut self, family: Family) -> Result<Done, DoorError> {
+        let mut edit = Edit::default();
+        for table in Table::BOTH {
+            let held = self.held(family, table)?;
+            compare(family, table, &held, &BTreeSet::new(), false, &mut edit);
+        }
+        let mut done = self.commit(family, &edit)?;
+        done.and(self.remove_canary(family)?);
+        for table in Table::BOTH {
+            self.unmake_table(family, table)?;
+        }
+        Ok(done)
+    }
+
+    fn held(&mut self, family: Family, table: Table) -> Result<Held, NftError> {
+        let chains = self.nft.chains(proto(family), table.name())?;
+        let mut rules: HashMap<String, Vec<RuleInfo>> = HashMap::new();
+        for rule in self.nft.rules(proto(family), table.name())? {
+            rules.entry(rule.chain.clone()).or_default().push(rule);
+        }
+        Ok(Held { chains, rules })
+    }
+
+    /// Makes tables and chains of the kernel's own where there are none. One that is there keeps its policy.
+    fn make_tables(&mut self, family: Family) -> Result<(), NftError> {
+        let mut batch = Batch::new();
+        for table in Table::BOTH {
+            let there = self.nft.chains(proto(family), table.name())?;
+            if self.nft.table(proto(family), table.name())?.is_none() {
+                batch.add_table(proto(family), table.name(), Some(MADE_BY_US));
+            }
+            for (hook, kind, priority) in own_chains(table) {
+                if there.iter().all(|chain| chain.name != hook.chain()) {
+                    let place = HookSpec { kind, hook: hook as u32, priority };
+                    let userdata = Some(MADE_BY_US.to_vec());
+                    let chain = ChainSpec { name: hook.chain(), hook: Some(place), userdata };
+                    batch.add_chain(proto(family), table.name(), &chain);
+                }
+            }
+        }
+        self.nft.commit(&batch)
+    }
+
+    fn unmake_table(&mut self, family: Family, table: Table) -> Result<(), NftError> {
+        let held = self.held(family, table)?;
+        let mut batch = Batch::new();
+        let ours = |chain: &&ChainInfo| {
+            chain.userdata == MADE_BY_US && !held.rules.contains_key(&chain.name) && chain.policy == Some(POLICY_ACCEPT)
+        };
+        let gone: Vec<&str> = held.chains.iter().filter(ours).map(|chain| chain.name.as_str()).collect();
+        gone.iter().for_each(|chain| batch.del_chain(proto(family), table.name(), chain));
+        let info = self.nft.table(proto(family), table.name())?;
+        let empty = gone.len() == held.chains.len() && self.nft.sets(proto(family), table.name())?.is_empty();
+        if empty && info.is_some_and(|info| info.userdata == MADE_BY_US) {
+            batch.del_table(proto(family), table.name());
+        }
+        self.nft.commit(&batch)
+    }
+
+    fn remove_canary(&mut self, family: Family) -> Result<Done, NftError> {
+        if self.nft.chains(proto(family), MANGLE)?.iter().all(|chain| chain.name != CANARY) {
+            return Ok(Done::default());
+        }
+        let mut batch = Batch::new();
+        batch.del_chain(proto(family), MANGLE, CANARY);
+        self.nft.commit(&batch)?;
+        Ok(Done { writes: 1, transactions: 1, found: Vec::new() })
+    }
+
+    /// New chains go ahead and old ones go after: a packet that is under way while a transaction takes effect may see a
+    /// part of before and a part of after, and would find a chain empty that is made or removed in the same transaction.
+    fn commit(&mut self, family: Family, edit: &Edit) -> Result<Done, NftError> {
+        let proto = proto(family);
+        let mut writer = Writer { nft: &mut self.nft, batch: Batch::new(), items: 0, done: Done::default() };
+        for (table, chain) in edit.new.keys() {
+            writer.batch.add_chain(proto, table.name(), &ChainSpec { name: chain, ..ChainSpec::default() });
+            writer.one_of_many()?;
+        }
+        for ((table, chain), rules) in &edit.new {
+            for rule in rules {
+                writer.rule(proto, *table, chain, rule);
+                writer.one_of_many()?;
+            }
+        }
+        writer.send()?;
+        for ((table, chain), rules) in &edit.changed {
+            writer.batch.flush_chain(proto, table.name(), chain);
+            rules.iter().for_each(|rule| writer.rule(proto, *table, chain, rule));
+        }
+        for (table, hook, (exprs, protocol)) in &edit.jumps {
+            writer.batch.add_xtables_rule(proto, table.name(), hook.chain(), &exprs.0, *protocol, true);
+        }
+        for (table, chain, handle) in &edit.cut {
+            writer.batch.del_rule(proto, table.name(), chain, *handle);
+        }
+        writer.send()?;
+        for (table, chain) in edit.remove.iter().chain(&edit.keep) {
+            writer.batch.flush_chain(proto, table.name(), chain);
+        }
+        for (table, chain) in &edit.remove {
+            writer.batch.del_chain(proto, table.name(), chain);
+            writer.one_of_many()?;
+        }
+        writer.send()?;
+        Ok(writer.done)
+    }
+}
+
+/// Gathers transactions.
+struct Writer<'n> {
+    nft: &'n mut Nft,
+    batch: Batch,
+    items: usize,
+    done: Done,
+}
+
+impl Writer<'_> {
+    fn rule(&mut self, proto: Nfproto, table: Table, chain: &str, (exprs, protocol): &Encoded) {
+        self.batch.add_xtables_rule(proto, table.name(), chain, &exprs.0, *protocol, false);
+    }
+
+    /// What was added may be cut off here.
+    fn one_of_many(&mut self) -> Result<(), NftError> {
+        self.items += 1;
+        if self.items >= AT_ONCE { self.send() } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> Result<(), NftError> {
+        self.items = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.nft.commit(&batch)?;
+        self.done.writes += batch.objects();
+        self.done.transactions += 1;
+        Ok(())
+    }
+}
+
+impl Held {
+    fn has(&self, chain: &str) -> bool {
+        self.chains.iter().any(|held| held.name == chain)
+    }
+
+    fn rules(&self, chain: &str) -> &[RuleInfo] {
+        self.rules.get(chain).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn is(&self, chain: &str, rules: &[Encoded]) -> bool {
+        let held = self.rules(chain);
+        held.len() == rules.len() && held.iter().zip(rules).all(|(held, (rule, _))| rule.matches(&held.expressions))
+    }
+}
+
+/// What a table must have different to hold these chains and, with `jumps`, the jumps to them, and nothing else of ours.
+fn compare(family: Family, table: Table, held: &Held, wanted: &BTreeSet<(Table, String)>, jumps: bool, edit: &mut Edit) {
+    let stays = |chain: &str| !name::is_ours(chain);
+    let foreign: BTreeSet<&str> = held
+        .rules
+        .iter()
+        .filter(|(chain, _)| stays(chain))
+        .flat_map(|(_, rules)| rules)
+        .filter_map(|rule| Exprs::leads_to(&rule.expressions))
+        .collect();
+    let jumps = if jumps { door::jumps(table) } else { Vec::new() };
+    let mut own: BTreeSet<&str> = BTreeSet::new();
+    for (hook, ..) in own_chains(table) {
+        let wanted: Vec<Encoded> =
+            jumps.iter().filter(|jump| jump.hook == hook).map(|jump| encoded(family, &jump.rule)).collect();
+        let rules = held.rules(hook.chain());
+        let leads_to_us = |rule: &&RuleInfo| Exprs::leads_to(&rule.expressions).is_some_and(door::is_our_jump);
+        let is = |rule: &&RuleInfo, number: usize| wanted[number].0.matches(&rule.expressions);
+        let (there, cut) = door::sort_out(rules.iter(), wanted.len(), leads_to_us, is);
+        edit.cut.extend(cut.into_iter().map(|number| (table, hook.chain().to_owned(), rules[number].handle)));
+        edit.jumps.extend(wanted.into_iter().zip(there).filter(|(_, there)| !there).map(|(rule, _)| (table, hook, rule)));
+        own.insert(hook.chain());
+    }
+    // Rules of the kernel's own chains that lead to us are cut; others may lead to us for reasons of their own.
+    let kept_for = |chain: &str| {
+        foreign.contains(chain)
+            && held.rules.iter().filter(|(from, _)| stays(from)).any(|(from, rules)| {
+                let leads = |rule: &&RuleInfo| Exprs::leads_to(&rule.expressions) == Some(chain);
+                rules.iter().any(|rule| leads(&rule) && !(own.contains(from.as_str()) && door::is_our_jump(chain)))
+            })
+    };
+    for chain in held.chains.iter().filter(|chain| name::is_ours(&chain.name)) {
+        let key = (table, chain.name.clone());
+        match () {
+            () if wanted.contains(&key) => {}
+            () if kept_for(&chain.name) => drop(edit.keep.insert(key)),
+            () => drop(edit.remove.insert(key)),
+        }
+    }
+}
+
+fn tell(family: Family, edit: &Edit, done: &mut Done) {
+    for table in Table::BOTH {
+        let place = door::place(family, table.name());
+        let of = |chains: &BTreeMap<(Table, String), Vec<Encoded>>| {
+            chains.keys().filter(|(of, _)| *of == table).map(|(_, name)| name.clone()).collect::<Vec<_>>()
+        };
+        let removed = edit.remove.iter().filter(|(of, _)| *of == table).map(|(_, name)| name.clone()).collect();
+        let jumps = edit.jumps.iter().filter(|(of, ..)| *of == table).map(|(_, hook, _)| hook.chain().to_owned()).collect();
+        let all = [
+            ("chains missing", of(&edit.new)),
+            ("chains changed", of(&edit.changed)),
+            ("foreign chains", removed),
+            ("jumps missing", jumps),
+        ];
+        for (what, names) in all {
+            done.found(&place, what, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+}
