@@ -162,7 +162,10 @@ impl IptablesBackend {
                 service.key.family == family && service.key.protocol == Protocol::Sctp && !self.sctp[family as usize]
             });
             sctp.filter(|service| was.is_none_or(|was| was.services.get(&service.key).is_none())).map(|service| {
-                format!("{}: not programmed, the kernel lacks the match sctp (module xt_sctp); load it and restart", service.key)
+                format!(
+                    "{}: not programmed, the kernel lacks the match sctp (module xt_sctp); load it and restart",
+                    service.key
+                )
             })
         };
         Family::BOTH.into_iter().filter_map(left_out).collect()

@@ -30,14 +30,8 @@ enum Root {
 }
 
 impl Root {
-    const ALL: [Self; 6] = [
-        Self::Services,
-        Self::NodePorts,
-        Self::Refused,
-        Self::RefusedExternal,
-        Self::RefusedNodePorts,
-        Self::Closed,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Services, Self::NodePorts, Self::Refused, Self::RefusedExternal, Self::RefusedNodePorts, Self::Closed];
 
     const fn place(self) -> (Table, &'static str) {
         match self {
@@ -291,7 +285,8 @@ impl Desired {
                     Some(_) => None,
                 };
             }
-            let gone: Vec<_> = self.dispatched.keys().filter(|(of, name)| of == root && !seen.contains(name)).cloned().collect();
+            let gone: Vec<_> =
+                self.dispatched.keys().filter(|(of, name)| of == root && !seen.contains(name)).cloned().collect();
             for key in gone {
                 self.rules -= self.dispatched.remove(&key).map_or(0, |(_, rules)| rules);
                 all.remove.insert((root.place().0, key.1));

@@ -102,7 +102,8 @@ impl Known {
         if let Some(net) = self.net.filter(|_| self.net != before.net) {
             rule = rule.to_net(net);
         }
-        if let Some(protocol) = self.protocol.filter(|_| (self.protocol, self.ports) != (before.protocol, before.ports)) {
+        if let Some(protocol) = self.protocol.filter(|_| (self.protocol, self.ports) != (before.protocol, before.ports))
+        {
             rule = rule.of(protocol);
         }
         if let Some((first, last)) = self.ports.filter(|_| self.ports != before.ports) {
@@ -254,10 +255,8 @@ mod tests {
             (0_u32..600).prop_map(|low| Some(IpAddr::from(std::net::Ipv4Addr::from(0x0a60_0000 + low)))),
         ];
         let protocol = proptest::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
-        (ip, protocol, 0_u16..40).prop_map(|(ip, protocol, port)| Place {
-            ip,
-            port: AnyLast::Only((protocol, port * 1_000)),
-        })
+        (ip, protocol, 0_u16..40)
+            .prop_map(|(ip, protocol, port)| Place { ip, port: AnyLast::Only((protocol, port * 1_000)) })
     }
 
     proptest! {

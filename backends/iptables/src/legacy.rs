@@ -40,7 +40,10 @@ impl Witness {
             let now = Xtables::open(ip(*family))?.info(table.name())?;
             if now != *was {
                 let place = door::place(*family, table.name());
-                return Ok(Some(format!("somebody changed the {place}: it has {} entries, had {}", now.entries, was.entries)));
+                return Ok(Some(format!(
+                    "somebody changed the {place}: it has {} entries, had {}",
+                    now.entries, was.entries
+                )));
             }
         }
         Ok(None)
@@ -66,7 +69,10 @@ impl Legacy {
             tables.info(table.name())?;
         }
         let needed = encode::needed(ip(family)).into_iter().filter(|(target, one)| !tables.knows(*target, one));
-        Ok((needed.map(|(target, one)| encode::words(target, &one)).collect(), tables.knows(false, &encode::needed_for_sctp(ip(family)))))
+        Ok((
+            needed.map(|(target, one)| encode::words(target, &one)).collect(),
+            tables.knows(false, &encode::needed_for_sctp(ip(family))),
+        ))
     }
 
     /// Whether the tables are as we left them.
@@ -91,9 +97,7 @@ impl Legacy {
         let mut done = Done::default();
         for (table, wanted) in Table::BOTH.into_iter().zip(wanted) {
             let jumps = door::jumps(table);
-            done.and(self.change(family, table, |view, done| {
-                compare(family, table, view, &wanted, &jumps, done)
-            })?);
+            done.and(self.change(family, table, |view, done| compare(family, table, view, &wanted, &jumps, done))?);
         }
         done.and(self.remove_canary(family)?);
         Ok((desired, done))
@@ -105,7 +109,9 @@ impl Legacy {
         for table in Table::BOTH {
             let of_table = |chains: &BTreeMap<(Table, String), Vec<Rule>>| {
                 let chains = chains.iter().filter(|((of, _), _)| *of == table);
-                chains.map(|((_, name), rules)| (name.clone(), Arc::new(encode::chain(ip(family), rules)))).collect::<Encoded>()
+                chains
+                    .map(|((_, name), rules)| (name.clone(), Arc::new(encode::chain(ip(family), rules))))
+                    .collect::<Encoded>()
             };
             let mut edit = Edit { put: of_table(&changes.new), ..Edit::default() };
             edit.put.extend(of_table(&changes.changed));
@@ -122,9 +128,9 @@ impl Legacy {
         let mut done = Done::default();
         for table in Table::BOTH {
             if legacy_table_exists(ip(family), table.name()) {
-                done.and(self.change(family, table, |view, done| {
-                    compare(family, table, view, &Encoded::new(), &[], done)
-                })?);
+                done.and(
+                    self.change(family, table, |view, done| compare(family, table, view, &Encoded::new(), &[], done))?,
+                );
             }
         }
         done.and(self.remove_canary(family)?);
@@ -220,7 +226,8 @@ fn own_chain(
     jumps: &[Jump],
     edit: &mut Edit,
 ) {
-    let wanted: Vec<_> = jumps.iter().filter(|jump| jump.hook == hook).map(|jump| encode::rule(ip, &jump.rule)).collect();
+    let wanted: Vec<_> =
+        jumps.iter().filter(|jump| jump.hook == hook).map(|jump| encode::rule(ip, &jump.rule)).collect();
     let (there, cut) = door::sort_out(
         view.rules(chain),
         wanted.len(),

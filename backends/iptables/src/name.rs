@@ -133,7 +133,14 @@ mod tests {
 
     #[test]
     fn chains_of_the_kubelet_and_of_others_are_not_ours() {
-        for foreign in ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT", "KUBE-MARK-DROP", "DOCKER", "CNI-HOSTPORT-DNAT"] {
+        for foreign in [
+            "KUBE-FIREWALL",
+            "KUBE-KUBELET-CANARY",
+            "KUBE-IPTABLES-HINT",
+            "KUBE-MARK-DROP",
+            "DOCKER",
+            "CNI-HOSTPORT-DNAT",
+        ] {
             assert!(!is_ours(foreign), "{foreign}");
         }
         for ours in ["KUBE-SERVICES", "KUBE-SEP-U2YYZT2C3O6VM4EV", "KUBE-SVC-10.96.16.0/20", "KUBE-PROXY-CANARY"] {

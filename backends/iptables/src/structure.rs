@@ -46,8 +46,7 @@ pub fn constant(family: Family, node: &Node) -> Vec<Chain> {
         Chain::new(Table::Filter, name::REJECT, reject()),
     ];
     if origins.pods.len() > 1 {
-        let mut rules: Vec<Rule> =
-            origins.pods.iter().map(|from| from.on(Rule::to(Target::Return), false)).collect();
+        let mut rules: Vec<Rule> = origins.pods.iter().map(|from| from.on(Rule::to(Target::Return), false)).collect();
         rules.push(Rule::jump(name::MARK_MASQ));
         chains.push(Chain::new(Table::Nat, name::MARK_NOT_POD, rules));
     }
@@ -57,7 +56,8 @@ pub fn constant(family: Family, node: &Node) -> Vec<Chain> {
 /// How packets get to our chains. What is translated already is not asked again.
 pub fn jumps() -> Vec<Jump> {
     let portals = || Rule::jump(name::SERVICES).says("kubernetes service portals");
-    let untranslated = || Rule::jump(name::SERVICES).when(Match::New).when(Match::NotTranslated).says("kubernetes service portals");
+    let untranslated =
+        || Rule::jump(name::SERVICES).when(Match::New).when(Match::NotTranslated).says("kubernetes service portals");
     let jump = |table, hook, rule| Jump { table, hook, rule };
     vec![
         jump(Table::Nat, Hook::Prerouting, portals()),

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::address::{AddressError, local_addresses};
 use crate::netlink::{ACK, Broken, CREATE, EXCL, Failure, Message, REQUEST, Received, Socket, attributes, text};
+use crate::sysctl;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -21,11 +22,9 @@ const REPLACE: u16 = 0x100;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 /// No link-local address.
-const ADDR_GEN_NONE: u8 = 1;
+const ADDR_GEN_NONE: &str = "1";
 const IFF_UP: u32 = 1;
 const IFA_LOCAL: u16 = 2;
 
@@ -155,17 +154,15 @@ impl Links {
             message.nest(IFLA_LINKINFO, |message| {
                 message.put_text(IFLA_INFO_KIND, DUMMY);
             });
-            if has_ipv6() {
-                message.nest(IFLA_AF_SPEC, |message| {
-                    message.nest(libc::AF_INET6 as u16, |message| {
-                        message.put(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_NONE]);
-                    });
-                });
-            }
         };
-        let header = link_header(0, IFF_UP);
-        self.ask(RTM_NEWLINK, ACK | CREATE | EXCL, &header, fill, |_| ())
-            .map_err(|source| LinkError { what: format!("make the dummy link {name}"), source })
+        self.ask(RTM_NEWLINK, ACK | CREATE | EXCL, &link_header(0, 0), fill, |_| ())
+            .map_err(|source| LinkError { what: format!("make the dummy link {name}"), source })?;
+        // Before it is up, or it would have got a link-local address. Without IPv6 there is no such setting.
+        let _ = sysctl::set(&format!("net/ipv6/conf/{name}/addr_gen_mode"), ADDR_GEN_NONE);
+        match self.link(name)? {
+            Some(link) => self.set_up(link.index),
+            None => Ok(()),
+        }
     }
 
     /// Lets routes lead over a link.

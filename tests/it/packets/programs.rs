@@ -5,7 +5,8 @@ use std::sync::Arc;
 use fairlead::flows::Flows;
 use fairlead::metrics::Metrics;
 use fairlead_iptables::{IptablesBackend, Variant};
-use fairlead_lab::Lab;
+use fairlead_ipvs::{IpvsBackend, Settings};
+use fairlead_lab::{Feature, Lab};
 use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Family, Plan};
 
@@ -17,10 +18,12 @@ pub enum Mode {
     Nft,
     IptablesLegacy,
     IptablesNft,
+    /// The last one: machines may lack what it needs, which ends a test that goes through all.
+    Ipvs,
 }
 
 impl Mode {
-    pub const ALL: [Self; 3] = [Self::Nft, Self::IptablesLegacy, Self::IptablesNft];
+    pub const ALL: [Self; 4] = [Self::Nft, Self::IptablesLegacy, Self::IptablesNft, Self::Ipvs];
 
     /// A backend as of a program that has just been started.
     pub fn backend(self) -> Box<dyn Backend> {
@@ -28,7 +31,16 @@ impl Mode {
             Self::Nft => Box::new(NftBackend::new()),
             Self::IptablesLegacy => Box::new(IptablesBackend::new(Some(Variant::Legacy))),
             Self::IptablesNft => Box::new(IptablesBackend::new(Some(Variant::Nft))),
+            Self::Ipvs => Box::new(IpvsBackend::new(Settings::default())),
         }
+    }
+
+    /// What it needs of the machine.
+    pub fn needed(self) -> &'static [Feature] {
+        const COMMON: &[Feature] = &[Feature::Namespaces, Feature::NfTables, Feature::Iptables];
+        const IPVS: &[Feature] =
+            &[Feature::Namespaces, Feature::NfTables, Feature::Iptables, Feature::Ipset, Feature::IpVs, Feature::Dummy];
+        if self == Self::Ipvs { IPVS } else { COMMON }
     }
 
     /// Commands by which somebody takes away what we made.
@@ -39,6 +51,17 @@ impl Mode {
         };
         let variant = match self {
             Self::Nft => return ["delete", "flush"].map(|verb| format!("nft {verb} table {ip} fairlead")).to_vec(),
+            Self::Ipvs => {
+                return [
+                    format!("{iptables} -t mangle -F KUBE-SERVICES"),
+                    format!("{iptables} -t mangle -F && {iptables} -t mangle -X && {iptables} -t nat -F"),
+                    format!("ip {} rule delete pref 99", if family == Family::V4 { "-4" } else { "-6" }),
+                    "ip link delete kube-ipvs0".to_owned(),
+                    "ipvsadm -C".to_owned(),
+                    "ipset flush".to_owned(),
+                ]
+                .to_vec();
+            }
             Self::IptablesLegacy => format!("{iptables}-legacy"),
             Self::IptablesNft => format!("{iptables}-nft"),
         };

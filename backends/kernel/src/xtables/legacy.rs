@@ -112,11 +112,7 @@ impl Xtables {
         }
     }
 
-    fn change_once(
-        &self,
-        table: &str,
-        change: &mut impl FnMut(&TableView<'_>) -> Edit,
-    ) -> Result<(), XtablesError> {
+    fn change_once(&self, table: &str, change: &mut impl FnMut(&TableView<'_>) -> Edit) -> Result<(), XtablesError> {
         let (info, bytes) = self.entries(table)?;
         let view = self.view(table, info, &bytes)?;
         let edit = change(&view);

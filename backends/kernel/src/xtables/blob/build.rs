@@ -71,11 +71,7 @@ enum Content<'e> {
 }
 
 /// All chains that are nobody's own, sorted: the legacy programs look names up fastest so.
-fn user_chains<'e>(
-    view: &'e TableView<'_>,
-    edit: &'e Edit,
-    kept: &BTreeSet<&str>,
-) -> BTreeMap<&'e str, Content<'e>> {
+fn user_chains<'e>(view: &'e TableView<'_>, edit: &'e Edit, kept: &BTreeSet<&str>) -> BTreeMap<&'e str, Content<'e>> {
     let held = view.chains.iter().filter(|chain| chain.hook.is_none());
     let mut all: BTreeMap<&str, Content<'_>> = held
         .filter_map(|chain| {
@@ -98,7 +94,11 @@ fn foreign_targets<'v>(view: &'v TableView<'_>, edit: &Edit) -> BTreeSet<&'v str
     }
     let goes = |name: &str| edit.remove.contains(name) || edit.put.contains_key(name);
     let stays = view.chains.iter().filter(|chain| chain.hook.is_none() && !goes(&chain.name));
-    stays.flat_map(|chain| view.rules(chain)).filter_map(|rule| rule.jump).filter(|to| edit.remove.contains(*to)).collect()
+    stays
+        .flat_map(|chain| view.rules(chain))
+        .filter_map(|rule| rule.jump)
+        .filter(|to| edit.remove.contains(*to))
+        .collect()
 }
 
 fn numbers(view: &TableView<'_>) -> Result<Vec<(u32, u32)>, Broken> {
@@ -208,9 +208,7 @@ impl<'v> Builder<'v, '_> {
             let (at, to) = match fix {
                 Fix::ToNext(at, to) => (at, Some(to)),
                 Fix::ToChain(at, name) => (at, self.places.get(&name).copied()),
-                Fix::ToHeld(at, held) => {
-                    (at, self.names.get(&held).and_then(|name| self.places.get(*name)).copied())
-                }
+                Fix::ToHeld(at, held) => (at, self.names.get(&held).and_then(|name| self.places.get(*name)).copied()),
             };
             let to = to.and_then(|to| i32::try_from(to).ok()).ok_or((at, "a jump to a chain that is not there"))?;
             self.out.bytes[at..at + 4].copy_from_slice(&to.to_ne_bytes());
