@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use fairlead_iptables::Witness;
 use fairlead_kernel::nft::{Monitor, NftError, Notice};
 use tokio::sync::mpsc;
 
-/// Our tables are of these: `NFPROTO_IPV4` and `NFPROTO_IPV6`. A table of the same name in `inet` is somebody else's.
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`. A table of the same name in `inet` is somebody else's.
 const FAMILIES: [u8; 2] = [2, 10];
+/// How often tables that nobody announces changes of are looked at.
+const LOOK: Duration = Duration::from_millis(500);
 /// Pause after the monitor failed, before it is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
 
@@ -28,23 +31,57 @@ pub enum Doubt {
     Deaf(String),
 }
 
+/// Whether an announcement about a table of IPv4 or IPv6 is about something of ours.
+pub type Concerns = fn(&Notice) -> bool;
+
+/// Announcements that concern the nft mode.
+#[must_use]
+pub fn nft_table(notice: &Notice) -> bool {
+    notice.table == fairlead_nft::TABLE
+}
+
 /// Starts the thread that listens, in the network namespace of the caller. `ours` is the port id of the backend's socket.
 /// It ends when nobody receives any more.
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn start(table: &'static str, ours: Arc<AtomicU32>, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
-    std::thread::Builder::new().name("guard".into()).spawn(move || listen(table, &ours, &doubts))?;
+pub fn start(concerns: Concerns, ours: Arc<AtomicU32>, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
+    std::thread::Builder::new().name("guard".into()).spawn(move || listen(concerns, &ours, &doubts))?;
     Ok(())
 }
 
-fn listen(table: &str, ours: &Arc<AtomicU32>, doubts: &mpsc::UnboundedSender<Doubt>) {
+/// Starts the thread that looks at tables of the legacy variant of iptables again and again, since the kernel does not announce
+/// changes of them. It ends when nobody receives any more.
+///
+/// # Errors
+/// If the thread cannot be started.
+pub fn start_looking(witness: Arc<Witness>, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
+    let look = move || {
+        let mut told = None;
+        while !doubts.is_closed() {
+            std::thread::sleep(LOOK);
+            let doubt = match witness.changed() {
+                Ok(changed) => changed.map(Doubt::Foreign),
+                Err(error) => Some(Doubt::Deaf(error.to_string())),
+            };
+            // Until the next sync has read the tables it is the same change.
+            if doubt.is_some() && doubt != told && doubts.send(doubt.clone().unwrap_or(Doubt::Missed)).is_err() {
+                return;
+            }
+            told = doubt;
+        }
+    };
+    std::thread::Builder::new().name("guard-legacy".into()).spawn(look)?;
+    Ok(())
+}
+
+fn listen(concerns: Concerns, ours: &Arc<AtomicU32>, doubts: &mpsc::UnboundedSender<Doubt>) {
     let mut was_deaf = false;
     while !doubts.is_closed() {
         let error = match Monitor::open(Arc::clone(ours)) {
             // What was changed meanwhile has been announced to nobody.
             Ok(_) if was_deaf && doubts.send(Doubt::Missed).is_err() => return,
-            Ok(mut monitor) => hear(&mut monitor, table, doubts),
+            Ok(mut monitor) => hear(&mut monitor, concerns, doubts),
             Err(error) => Some(error),
         };
         was_deaf = true;
@@ -57,11 +94,11 @@ fn listen(table: &str, ours: &Arc<AtomicU32>, doubts: &mpsc::UnboundedSender<Dou
 }
 
 /// Listens until nobody wants to know (`None`) or the socket fails.
-fn hear(monitor: &mut Monitor, table: &str, doubts: &mpsc::UnboundedSender<Doubt>) -> Option<NftError> {
+fn hear(monitor: &mut Monitor, concerns: Concerns, doubts: &mpsc::UnboundedSender<Doubt>) -> Option<NftError> {
     loop {
         let doubt = match monitor.next() {
             Ok(notices) => {
-                let is_ours = |notice: &&Notice| notice.table == table && FAMILIES.contains(&notice.family);
+                let is_ours = |notice: &&Notice| FAMILIES.contains(&notice.family) && concerns(notice);
                 notices.iter().find(is_ours).map(|notice| Doubt::Foreign(words(notice)))
             }
             Err(NftError::Overrun) => Some(Doubt::Missed),

@@ -100,6 +100,7 @@ pub mod guard;
 pub mod health;
 pub mod loopback;
 pub mod metrics;
+pub mod modes;
 pub mod object;
 pub mod outward;
 pub mod program;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Context, bail};
 use fairlead_plan::{Plan, Service};
 
-use crate::config::{Render, RenderOutput};
+use crate::config::{Mode, Render, RenderOutput};
 use crate::object::Event;
 use crate::watch::{NodeScope, read_files};
 use crate::world::World;
@@ -26,7 +26,16 @@ pub fn render(settings: &Render) -> anyhow::Result<String> {
         eprintln!("fairlead: {}: {}", note.object, note.message);
     }
     match settings.output {
-        RenderOutput::Text => Ok(format!("{}\n{}", summary(&planned.plan), fairlead_nft::text(&planned.plan))),
+        RenderOutput::Text => {
+            let rules = match settings.mode {
+                Mode::Nft => fairlead_nft::text(&planned.plan),
+                Mode::Iptables(_) => fairlead_iptables::text(&planned.plan),
+            };
+            Ok(format!("{}\n{rules}", summary(&planned.plan)))
+        }
+        RenderOutput::Json if settings.mode != Mode::Nft => {
+            bail!("rules of iptables have no form in JSON; use -o text or -o plan")
+        }
         RenderOutput::Json => {
             let Ok(mut text) = fairlead_nft::json(&planned.plan) else { bail!("the rules cannot be written as JSON") };
             text.push('\n');

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use fairlead_kernel::sysctl;
-use fairlead_nft::NftBackend;
-use fairlead_plan::Backend;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,7 +19,7 @@ use crate::program::Programmer;
 use crate::reconcile::{Pace, Reconciler};
 use crate::watch::{ApiSettings, ManifestSettings, NodeScope, Publisher, Source, Timing};
 use crate::world::World;
-use crate::{guard, sysctls};
+use crate::{modes, sysctls};
 
 /// Does the job until told to stop (SIGTERM, SIGINT). What the kernel holds stays: services go on without us.
 ///
@@ -39,12 +37,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (checks, wanted_checks) = watch::channel(WantedChecks::default());
     let mut servers = serve(&settings, &health, &metrics, &publisher, wanted_checks);
 
-    let backend = NftBackend::new();
     let (doubt_sender, doubts) = mpsc::unbounded_channel();
-    guard::start(fairlead_nft::TABLE, backend.port(), doubt_sender).context("starting the thread that listens")?;
+    let backend = modes::backend(settings.mode, doubt_sender)?;
     let (outcome_sender, outcomes) = mpsc::unbounded_channel();
-    let programmer =
-        Programmer::start(Box::new(backend), outcome_sender).context("starting the thread that programs")?;
+    let programmer = Programmer::start(backend, outcome_sender).context("starting the thread that programs")?;
     let loopback = settings.loopback_node_ports.then(|| Loopback::start(Arc::clone(&metrics))).transpose();
     let outward = Outward {
         flows: Flows::start(Arc::clone(&metrics)).context("starting the thread that removes stale flows")?,
@@ -59,7 +55,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let reconciler = Reconciler::new(World::new(resolved), programmer, outward, pace);
     info!(node = settings.traffic.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
     tokio::select! {
-        ended = reconciler.run(source, outcomes, doubts) => ended.context("the nft mode cannot run on this node")?,
+        ended = reconciler.run(source, outcomes, doubts) => ended.with_context(|| format!("the {} mode cannot run on this node", settings.mode.name()))?,
         Some(failed) = servers.join_next() => failed??,
         signal = stop() => info!("stopping on {}; what the kernel holds stays", signal?),
     }
@@ -149,7 +145,7 @@ fn serve(
 /// # Errors
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
-    NftBackend::new().cleanup().context("removing the nft tables")?;
+    modes::cleanup()?;
     info!("nothing of fairlead is left in the kernel");
     Ok(())
 }

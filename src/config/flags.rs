@@ -63,9 +63,12 @@ pub(super) struct RunFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct ModeFlag {
-    /// How the kernel is programmed: nft, iptables or ipvs. nftables means nft. Only nft is built yet
+    /// How the kernel is programmed: nft, iptables or ipvs. nftables means nft. ipvs is not built yet
     #[arg(long, visible_alias = "proxy-mode", default_value = "nft", value_name = "MODE")]
     pub(super) mode: String,
+    /// For --mode=iptables: legacy, nft, or auto for the one that this host uses
+    #[arg(long, default_value = "auto", value_name = "VARIANT")]
+    pub(super) iptables_variant: String,
 }
 
 #[derive(Debug, Args)]

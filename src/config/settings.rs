@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fairlead_iptables::Variant;
 use fairlead_plan::Family;
 
-use super::flags::{ApiFlags, ConntrackFlags, LogFlags, NodeFlags, RenderFlags, RunFlags, TrafficFlags};
+use super::flags::{ApiFlags, ConntrackFlags, LogFlags, ModeFlag, NodeFlags, RenderFlags, RunFlags, TrafficFlags};
 use super::{ConntrackSettings, Host, LogFormat, RenderOutput, UsageError, address, traffic};
 use crate::resolve;
 
@@ -78,14 +79,26 @@ pub struct ApiSettings {
 pub enum Mode {
     /// nf_tables over netlink.
     Nft,
+    /// The chains of kube-proxy's iptables mode, in this variant or the one that the host uses.
+    Iptables(Option<Variant>),
 }
 
 impl Mode {
+    /// As after `--mode`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "nft",
+            Self::Iptables(_) => "iptables",
+        }
+    }
+
     /// kube-proxy's name, as `/proxyMode` answers it and as tools expect it.
     #[must_use]
     pub const fn kube_proxy_name(self) -> &'static str {
         match self {
             Self::Nft => "nftables",
+            Self::Iptables(_) => "iptables",
         }
     }
 }
@@ -141,7 +154,7 @@ pub struct Render {
 }
 
 pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> {
-    let mode = mode(&flags.mode.mode)?;
+    let mode = mode(&flags.mode)?;
     let bind_address = address::bind_address(&flags.node.bind_address)?;
     let (min, max) = (flags.sync.iptables_min_sync_period, flags.sync.iptables_sync_period);
     positive("--iptables-sync-period", max)?;
@@ -159,7 +172,7 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
         mode,
         source: source(&flags.api)?,
         resync: flags.api.config_sync_period,
-        traffic: traffic(&flags.traffic, &flags.node, host)?,
+        traffic: traffic(mode, &flags.traffic, &flags.node, host)?,
         loopback_node_ports: traffic::loopback_node_ports(&flags.traffic),
         min_sync_period: min,
         sync_period: max,
@@ -174,28 +187,43 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
 
 pub(super) fn render(flags: RenderFlags, host: Host) -> Result<Render, UsageError> {
     Ok(Render {
-        mode: mode(&flags.mode.mode)?,
-        traffic: traffic(&flags.traffic, &flags.node, Host { families: Family::BOTH.to_vec(), ..host })?,
+        mode: mode(&flags.mode)?,
+        traffic: traffic(
+            mode(&flags.mode)?,
+            &flags.traffic,
+            &flags.node,
+            Host { families: Family::BOTH.to_vec(), ..host },
+        )?,
         output: flags.output,
         files: flags.files,
     })
 }
 
-fn mode(text: &str) -> Result<Mode, UsageError> {
-    match text {
+fn mode(flags: &ModeFlag) -> Result<Mode, UsageError> {
+    let variant = match flags.iptables_variant.as_str() {
+        "auto" => None,
+        "legacy" => Some(Variant::Legacy),
+        "nft" => Some(Variant::Nft),
+        text => {
+            let why = "no such variant; use auto, legacy or nft";
+            return Err(UsageError::value("--iptables-variant", text, why));
+        }
+    };
+    match flags.mode.as_str() {
         "" | "nft" | "nftables" => Ok(Mode::Nft),
-        "iptables" | "ipvs" => Err(UsageError::value("--mode", text, "not built yet; use --mode=nft")),
-        _ => Err(UsageError::value("--mode", text, "no such mode; use --mode=nft")),
+        "iptables" => Ok(Mode::Iptables(variant)),
+        text @ "ipvs" => Err(UsageError::value("--mode", text, "not built yet; use --mode=nft")),
+        text => Err(UsageError::value("--mode", text, "no such mode; use --mode=nft or --mode=iptables")),
     }
 }
 
-fn traffic(traffic: &TrafficFlags, node: &NodeFlags, host: Host) -> Result<resolve::Settings, UsageError> {
+fn traffic(mode: Mode, traffic: &TrafficFlags, node: &NodeFlags, host: Host) -> Result<resolve::Settings, UsageError> {
     let bind_address = address::bind_address(&node.bind_address)?;
     Ok(resolve::Settings {
         node_name: node_name(node, host.name)?,
         bind_address: Some(bind_address).filter(|address| !address.is_unspecified()),
         families: host.families,
-        ..traffic::settings(traffic)?
+        ..traffic::settings(mode, traffic)?
     })
 }
 

@@ -124,9 +124,9 @@ fn a_missing_detector_and_a_missing_family_are_said_loudly() {
 #[test]
 fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
     let cases: &[(&[&str], &str)] = &[
-        (&["--mode=iptables"], "--mode=iptables: not built yet; use --mode=nft."),
         (&["--proxy-mode=ipvs"], "--mode=ipvs: not built yet; use --mode=nft."),
-        (&["--mode=ebpf"], "--mode=ebpf: no such mode; use --mode=nft."),
+        (&["--mode=ebpf"], "--mode=ebpf: no such mode; use --mode=nft or --mode=iptables."),
+        (&["--iptables-variant=old"], "--iptables-variant=old: no such variant; use auto, legacy or nft."),
         (&["--mod=nft"], "--mod is not a flag of fairlead; did you mean --mode?"),
         (
             &["--cleanup"],

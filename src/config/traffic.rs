@@ -5,6 +5,7 @@ use ipnet::IpNet;
 
 use super::UsageError;
 use super::flags::TrafficFlags;
+use super::settings::Mode;
 use crate::resolve::{self, DetectMode, NodePortAddresses};
 
 /// Longest name of an interface (IFNAMSIZ - 1).
@@ -15,7 +16,7 @@ const MARK_BITS: u8 = 32;
 const LOCALHOST: &str = "localhost";
 
 /// The settings of `resolve`, without what is known about the node.
-pub(super) fn settings(flags: &TrafficFlags) -> Result<resolve::Settings, UsageError> {
+pub(super) fn settings(mode: Mode, flags: &TrafficFlags) -> Result<resolve::Settings, UsageError> {
     let bit = flags.iptables_masquerade_bit;
     let bit = u8::try_from(bit).ok().filter(|bit| *bit < MARK_BITS).ok_or_else(|| {
         let why = "a packet mark has the bits 0 to 31; use one of those";
@@ -25,7 +26,11 @@ pub(super) fn settings(flags: &TrafficFlags) -> Result<resolve::Settings, UsageE
         detect: detect(flags)?,
         masquerade_all: flags.masquerade_all,
         masquerade_bit: bit,
-        node_port_addresses: node_port_addresses(&flags.nodeport_addresses)?,
+        node_port_addresses: match mode {
+            // As kube-proxy in this mode.
+            Mode::Iptables(_) if flags.nodeport_addresses.trim().is_empty() => NodePortAddresses::All,
+            _ => node_port_addresses(&flags.nodeport_addresses)?,
+        },
         ..resolve::Settings::default()
     })
 }

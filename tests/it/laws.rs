@@ -13,12 +13,14 @@ use fairlead_lab::objects::{Endpoint, Port, Range, Service, Slice};
 use fairlead_lab::{
     Feature, Hammer, Kind, Lab, Options, PORTS, Place, Seen, Size, cluster_ip, external_ip, needs, probe_set,
 };
-use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Family, FrontendAddr, Packet, Plan, Protocol, Verdict};
 use serde_json::Value;
 
-use crate::listing::{Listing, listing};
-use crate::program::{Directory, nft, run};
+use crate::packets::programs::Mode;
+use crate::program::{Directory, run};
+use holdings::{foreign, held, load_foreign, ruleset};
+
+mod holdings;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 const NODE_PORT: u16 = 30_080;
@@ -228,49 +230,43 @@ fn answered(seen: &Seen) -> bool {
 }
 
 /// Runs a sync in node `a`.
-fn sync(lab: &Lab, backend: &mut NftBackend, was: Option<&Plan>, now: &Plan) -> fairlead_plan::Report {
+fn sync(lab: &Lab, backend: &mut Box<dyn Backend>, was: Option<&Plan>, now: &Plan) -> fairlead_plan::Report {
     lab.node("a").run(|| backend.sync(was, now)).unwrap()
 }
 
-fn held(lab: &Lab) -> [Listing; 2] {
-    Family::BOTH.map(|family| listing(lab.node("a"), family))
-}
-
-#[test]
-fn the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before() {
+fn the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before(mode: Mode) {
     let Some(lab) = lab() else { return };
     let (a, b) = two_plans(&lab);
     let everything = destinations(&lab, [&a, &b]);
-    let mut backend = NftBackend::new();
+    let mut backend = mode.backend();
     sync(&lab, &mut backend, None, &a);
     is_faithful(&lab, &a, &everything);
     sync(&lab, &mut backend, Some(&a), &b);
     is_faithful(&lab, &b, &everything);
 }
 
-#[test]
-fn the_same_plan_again_writes_nothing_and_every_way_to_a_plan_ends_the_same() {
+fn the_same_plan_again_writes_nothing_and_every_way_to_a_plan_ends_the_same(mode: Mode) {
     let Some(lab) = lab() else { return };
     let (a, b) = two_plans(&lab);
-    let mut backend = NftBackend::new();
+    let mut backend = mode.backend();
     sync(&lab, &mut backend, None, &b);
-    let at_b = held(&lab);
+    let at_b = held(lab.node("a"), mode);
     sync(&lab, &mut backend, Some(&b), &a);
-    let at_a = held(&lab);
+    let at_a = held(lab.node("a"), mode);
     assert_ne!(at_a, at_b);
     for was in [Some(&a), None] {
         assert_eq!(sync(&lab, &mut backend, was, &a).writes, 0);
-        assert_eq!(sync(&lab, &mut NftBackend::new(), None, &a).writes, 0);
+        assert_eq!(sync(&lab, &mut mode.backend(), None, &a).writes, 0);
     }
     for was in [Some(&a), None] {
         sync(&lab, &mut backend, was, &b);
-        assert_eq!(held(&lab), at_b);
+        assert_eq!(held(lab.node("a"), mode), at_b);
         sync(&lab, &mut backend, Some(&b), &a);
-        assert_eq!(held(&lab), at_a);
+        assert_eq!(held(lab.node("a"), mode), at_a);
     }
     // Another process that knows nothing of this one.
-    sync(&lab, &mut NftBackend::new(), None, &b);
-    assert_eq!(held(&lab), at_b);
+    sync(&lab, &mut mode.backend(), None, &b);
+    assert_eq!(held(lab.node("a"), mode), at_b);
 }
 
 /// Services whose connections are answered in both plans, from everywhere.
@@ -289,11 +285,10 @@ fn always_answered(lab: &Lab) -> Vec<(Protocol, SocketAddr)> {
     all
 }
 
-#[test]
-fn no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_plans() {
+fn no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_plans(mode: Mode) {
     let Some(lab) = lab() else { return };
     let (a, b) = two_plans(&lab);
-    let mut backend = NftBackend::new();
+    let mut backend = mode.backend();
     sync(&lab, &mut backend, None, &a);
     let targets = always_answered(&lab);
     let hammers = ["a2", "a", "outside"].map(|from| Hammer::start(lab.place(from), &targets).unwrap());
@@ -303,7 +298,7 @@ fn no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_pla
         match round % 10 {
             8 => sync(&lab, &mut backend, None, now),
             9 => {
-                backend = NftBackend::new();
+                backend = mode.backend();
                 sync(&lab, &mut backend, None, now)
             }
             _ => sync(&lab, &mut backend, Some(was), now),
@@ -321,63 +316,88 @@ fn no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_pla
     }
 }
 
-/// A table of somebody else with everything that a table can have.
-const FOREIGN: &str = "table ip other {
-    set clients { type ipv4_addr . inet_service; elements = { 192.0.2.1 . 80, 192.0.2.2 . 443 }; }
-    set nets { type ipv4_addr; flags interval; elements = { 198.51.100.0/24 }; }
-    map ports { type inet_service : verdict; elements = { 2222 : jump reached }; }
-    map names { type ipv4_addr : mark; elements = { 192.0.2.7 : 0x00000007 }; }
-    chain reached { ip saddr @nets accept; }
-    chain before { type nat hook prerouting priority dstnat - 5; policy accept; tcp dport vmap @ports; }
-    chain after { type nat hook postrouting priority srcnat; policy accept; ip saddr . tcp dport @clients masquerade; }
-    chain cluster-1 { type filter hook forward priority filter; policy accept; }
-}
-table inet fairlead { set cluster-ips { type ipv4_addr; elements = { 192.0.2.9 }; }; }
-table ip6 kube-proxy { chain services { ip6 daddr fd00::9 drop; }; }";
-
-/// The same, with handles: an object that was made again has another.
-fn foreign(lab: &Lab) -> String {
-    let tables = ["ip other", "inet fairlead", "ip6 kube-proxy"];
-    tables.map(|table| nft(lab.node("a"), &format!("-j -a list table {table}"))).concat()
-}
-
-#[test]
-fn tables_of_others_stay_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left() {
+fn what_others_made_stays_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left(mode: Mode) {
     let Some(lab) = lab() else { return };
-    let directory = Directory::new();
-    let file = directory.write("foreign.nft", FOREIGN);
-    nft(lab.node("a"), &format!("-f {}", file.display()));
-    let (before, ruleset) = (foreign(&lab), nft(lab.node("a"), "-j list ruleset"));
-    let links = lab.node("a").ip("-o -4 address").unwrap();
+    let node = lab.node("a");
+    load_foreign(node, mode);
+    let (before, all) = (foreign(node, mode), ruleset(node, mode));
+    let links = node.ip("-o -4 address").unwrap();
     let (a, b) = two_plans(&lab);
-    let mut backend = NftBackend::new();
+    let mut backend = mode.backend();
     sync(&lab, &mut backend, None, &a);
-    assert_eq!(foreign(&lab), before);
+    assert_eq!(foreign(node, mode), before);
     for _ in 0..5 {
         sync(&lab, &mut backend, Some(&a), &b);
         sync(&lab, &mut backend, None, &a);
-        assert_eq!(foreign(&lab), before);
+        assert_eq!(foreign(node, mode), before);
     }
     for _ in 0..2 {
-        let output = run(lab.node("a"), &["cleanup"]);
+        let output = run(node, &["cleanup"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(nft(lab.node("a"), "-j list ruleset"), ruleset);
-        assert_eq!(lab.node("a").ip("-o -4 address").unwrap(), links);
+        assert_eq!(ruleset(node, mode), all);
+        assert_eq!(node.ip("-o -4 address").unwrap(), links);
     }
 }
 
-#[test]
-fn after_a_failed_write_the_next_sync_from_nothing_is_faithful() {
+/// A table that can only be replaced as a whole is read with every write, so damage is repaired and nothing fails.
+fn after_a_failed_write_the_next_sync_from_nothing_is_faithful(mode: Mode) {
     let Some(lab) = lab() else { return };
     let (a, b) = two_plans(&lab);
-    let mut backend = NftBackend::new();
-    for table in ["ip fairlead", "ip6 fairlead"] {
+    let mut backend = mode.backend();
+    for family in Family::BOTH {
         sync(&lab, &mut backend, None, &a);
-        nft(lab.node("a"), &format!("delete table {table}"));
-        let refused = lab.node("a").run(|| backend.sync(Some(&a), &b));
-        assert!(refused.is_err(), "elements went into a table that is not there");
-        let report = sync(&lab, &mut backend, None, &b);
-        assert!(report.repaired.iter().any(|sentence| sentence.contains(table)), "{report:?}");
+        let harm = mode.removal(family);
+        let status = lab.node("a").command("sh").args(["-c", &harm]).status().unwrap();
+        assert!(status.success(), "{harm}");
+        let mut result = lab.node("a").run(|| backend.sync(Some(&a), &b));
+        if mode != Mode::IptablesLegacy {
+            assert!(result.is_err(), "something went where nothing is: {result:?}");
+            result = lab.node("a").run(|| backend.sync(None, &b));
+        }
+        let table = mode.table(family);
+        assert!(
+            result.as_ref().is_ok_and(|report| report.repaired.iter().any(|one| one.contains(table))),
+            "{result:?}"
+        );
     }
     is_faithful(&lab, &b, &destinations(&lab, [&a, &b]));
+}
+
+macro_rules! laws {
+    ($($module:ident: $mode:ident;)*) => { $(
+        mod $module {
+            use super::Mode;
+
+            #[test]
+            fn the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before() {
+                super::the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before(Mode::$mode);
+            }
+
+            #[test]
+            fn the_same_plan_again_writes_nothing_and_every_way_to_a_plan_ends_the_same() {
+                super::the_same_plan_again_writes_nothing_and_every_way_to_a_plan_ends_the_same(Mode::$mode);
+            }
+
+            #[test]
+            fn no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_plans() {
+                super::no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_plans(Mode::$mode);
+            }
+
+            #[test]
+            fn what_others_made_stays_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left() {
+                super::what_others_made_stays_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left(Mode::$mode);
+            }
+
+            #[test]
+            fn after_a_failed_write_the_next_sync_from_nothing_is_faithful() {
+                super::after_a_failed_write_the_next_sync_from_nothing_is_faithful(Mode::$mode);
+            }
+        }
+    )* };
+}
+
+laws! {
+    nft: Nft;
+    iptables_legacy: IptablesLegacy;
+    iptables_nft: IptablesNft;
 }

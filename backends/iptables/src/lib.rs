@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod concern;
 mod desired;
 mod dispatch;
 mod door;
@@ -26,8 +27,11 @@ mod refuse;
 mod render;
 mod rules;
 mod structure;
+mod text;
 
 pub use backend::{IptablesBackend, LOCK_PATIENCE};
+pub use concern::concerns;
 pub use fairlead_kernel::xtables::Variant;
 pub use legacy::Witness;
 pub use name::is_ours;
+pub use text::{family_text, text};

@@ -14,7 +14,7 @@ mod external;
 mod flows;
 mod node_port;
 mod observe;
-mod programs;
+pub(crate) mod programs;
 mod robust;
 mod scenario;
 mod stack;

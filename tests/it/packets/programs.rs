@@ -43,28 +43,57 @@ impl Mode {
         if self == Self::Ipvs { IPVS } else { COMMON }
     }
 
+    /// The program that shows what the mode writes; `None` for `nft`.
+    pub fn tool(self, family: Family) -> Option<String> {
+        let iptables = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        match self {
+            Self::Nft => None,
+            Self::IptablesLegacy => Some(format!("{iptables}-legacy")),
+            Self::IptablesNft => Some(format!("{iptables}-nft")),
+            Self::Ipvs => Some(iptables.to_owned()),
+        }
+    }
+
+    /// How sentences about repairs call the table in which services are.
+    pub fn table(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::Nft, Family::V4) => "ip fairlead",
+            (Self::Nft, Family::V6) => "ip6 fairlead",
+            (Self::Ipvs, _) => "virtual services or entries of sets",
+            (_, Family::V4) => "iptables table nat",
+            (_, Family::V6) => "ip6tables table nat",
+        }
+    }
+
+    /// The command by which somebody takes away everything of ours.
+    pub fn removal(self, family: Family) -> String {
+        match self.tool(family) {
+            None => format!("nft delete table {}", self.table(family)),
+            Some(tool) if self == Self::Ipvs => format!("ipvsadm -C && {tool} -t mangle -F && {tool} -t mangle -X"),
+            Some(tool) => format!("{tool} -t nat -F && {tool} -t nat -X && {tool} -F && {tool} -X"),
+        }
+    }
+
     /// Commands by which somebody takes away what we made.
     pub fn harms(self, family: Family) -> Vec<String> {
-        let (ip, iptables) = match family {
-            Family::V4 => ("ip", "iptables"),
-            Family::V6 => ("ip6", "ip6tables"),
+        let Some(variant) = self.tool(family) else {
+            return ["delete", "flush"].map(|verb| format!("nft {verb} table {}", self.table(family))).to_vec();
         };
-        let variant = match self {
-            Self::Nft => return ["delete", "flush"].map(|verb| format!("nft {verb} table {ip} fairlead")).to_vec(),
-            Self::Ipvs => {
-                return [
-                    format!("{iptables} -t mangle -F KUBE-SERVICES"),
-                    format!("{iptables} -t mangle -F && {iptables} -t mangle -X && {iptables} -t nat -F"),
-                    format!("ip {} rule delete pref 99", if family == Family::V4 { "-4" } else { "-6" }),
-                    "ip link delete kube-ipvs0".to_owned(),
-                    "ipvsadm -C".to_owned(),
-                    "ipset flush".to_owned(),
-                ]
-                .to_vec();
-            }
-            Self::IptablesLegacy => format!("{iptables}-legacy"),
-            Self::IptablesNft => format!("{iptables}-nft"),
-        };
+        if self == Self::Ipvs {
+            let ip = if family == Family::V4 { "-4" } else { "-6" };
+            return [
+                format!("{variant} -t mangle -F KUBE-SERVICES"),
+                format!("{variant} -t mangle -F && {variant} -t mangle -X && {variant} -t nat -F"),
+                format!("ip {ip} rule delete pref 99"),
+                "ip link delete kube-ipvs0".to_owned(),
+                "ipvsadm -C".to_owned(),
+                "ipset flush".to_owned(),
+            ]
+            .to_vec();
+        }
         [
             "TOOL -t nat -F",
             "TOOL -t nat -F && TOOL -t nat -X && TOOL -F && TOOL -X",

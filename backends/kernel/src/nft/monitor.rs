@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::NftError;
 use super::dump::element;
 use super::error::RECEIVE;
 use super::uapi::*;
+use super::{Exprs, NftError};
 use crate::netlink::{Attributes, Received, Socket, Wait, attributes, messages, text};
 
 /// How long [`Monitor::next`] waits for news, so that its thread can be told to stop.
@@ -47,6 +47,8 @@ pub struct Notice {
     pub port_id: u32,
     /// The first element goes away by itself.
     pub has_expiration: bool,
+    /// The chain that a rule jumps or goes to.
+    pub leads_to: Option<String>,
 }
 
 /// The kind of object in a [`Notice`].
@@ -131,6 +133,7 @@ fn alike(a: &Notice, b: &Notice) -> bool {
     (a.deleted, a.kind, a.family, a.port_id) == (b.deleted, b.kind, b.family, b.port_id)
         && a.name == b.name
         && a.table == b.table
+        && a.leads_to == b.leads_to
 }
 
 fn notice(message: &Received<'_>) -> Option<Notice> {
@@ -170,7 +173,12 @@ fn notice(message: &Received<'_>) -> Option<Notice> {
         count: 1,
         port_id: message.header.port,
         has_expiration,
+        leads_to: list.clone().get(NFTA_RULE_EXPRESSIONS).filter(|_| kind == Rule).and_then(leads_to),
     })
+}
+
+fn leads_to(expressions: &[u8]) -> Option<String> {
+    Exprs::leads_to(expressions).map(str::to_owned)
 }
 
 /// The kernel announces each element in a message of its own.

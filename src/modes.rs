@@ -1,0 +1,75 @@
+//! The backend of the chosen mode, and the end of what other modes have left in the kernel.
+//!
+//! A node is switched from one mode to another, or taken over from kube-proxy, without a gap: what is there goes on working
+//! until the new mode carries out the whole plan; only then is it removed.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use fairlead_iptables::IptablesBackend;
+use fairlead_nft::NftBackend;
+use fairlead_plan::{Backend, Plan, Report, SyncError};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::config::Mode;
+use crate::guard::{self, Doubt};
+
+/// A backend that removes what others have left as soon as it carries out a plan.
+struct Chosen {
+    backend: Box<dyn Backend>,
+    /// Those that may have left something, by the name of their mode.
+    others: Vec<(&'static str, Box<dyn Backend>)>,
+}
+
+impl Backend for Chosen {
+    fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError> {
+        let mut report = self.backend.sync(was, now)?;
+        // Most syncs are changes: what could not be removed is tried again when everything is looked at.
+        if was.is_none() {
+            self.others.retain_mut(|(mode, other)| match other.cleanup() {
+                Ok(()) => false,
+                Err(error) => {
+                    report.warnings.push(format!("what the {mode} mode left in the kernel cannot be removed: {error}"));
+                    true
+                }
+            });
+        }
+        Ok(report)
+    }
+
+    fn cleanup(&mut self) -> Result<(), SyncError> {
+        self.backend.cleanup()
+    }
+}
+
+/// The backend of a mode; what others change of it is told to `doubts`.
+///
+/// # Errors
+/// If a thread cannot be started.
+pub fn backend(mode: Mode, doubts: UnboundedSender<Doubt>) -> anyhow::Result<Box<dyn Backend>> {
+    let chosen = match mode {
+        Mode::Nft => {
+            let backend = NftBackend::new();
+            guard::start(guard::nft_table, backend.port(), doubts).context("starting the thread that listens")?;
+            Chosen { backend: Box::new(backend), others: vec![("iptables", Box::new(IptablesBackend::new(None)))] }
+        }
+        Mode::Iptables(variant) => {
+            let backend = IptablesBackend::new(variant);
+            let witness: Arc<_> = backend.witness();
+            guard::start_looking(witness, doubts.clone()).context("starting the thread that looks at the tables")?;
+            guard::start(fairlead_iptables::concerns, backend.port(), doubts)
+                .context("starting the thread that listens")?;
+            Chosen { backend: Box::new(backend), others: vec![("nft", Box::new(NftBackend::new()))] }
+        }
+    };
+    Ok(Box::new(chosen))
+}
+
+/// Takes everything of every mode out of the kernel.
+///
+/// # Errors
+/// What could not be removed.
+pub fn cleanup() -> anyhow::Result<()> {
+    NftBackend::new().cleanup().context("removing the nft tables")?;
+    IptablesBackend::new(None).cleanup().context("removing the chains of iptables")
+}
