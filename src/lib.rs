@@ -84,13 +84,14 @@
 //! | `regex` | interfaces by expression, as flannel's `--iface-regex` |
 //! | `thiserror`, `anyhow` | errors of libraries, errors of the program |
 //! | `libc` | system calls, in `backends/kernel` alone |
+//! | `netlink-packet-core`, `netlink-packet-generic` | the wire types below `ipvs-rs`, shared with the rust-netlink family of crates |
 //! | `nftables` | the types of `nft -j`: what `fairlead render` prints and what tests read |
 //! | `insta`, `proptest` | tests |
 //!
 //! Not used to write to the kernel: the crate `nftables` runs the `nft` program (1.5 s and 240 MB for 100,000 elements where the
 //! kernel needs 0.1 s, and nft 1.0.6 cannot create our maps from JSON); the crate `ipset` cannot add the sets that ipvs mode
-//! needs and links a GPL library; a crate `ipvs-rs` does not exist, and those that do panic on unknown attributes or lack
-//! persistence.
+//! needs and links a GPL library; the registry's crates for IPVS panic on unknown attributes or lack persistence, so
+//! `backends/ipvs-rs` is one of our own.
 //!
 //! # Style
 //!

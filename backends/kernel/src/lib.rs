@@ -12,6 +12,8 @@
 //!    kernel
 //! ```
 //!
+//! [`ipset`] stands beside [`nft`] and [`conntrack`], on the same netlink.
+//!
 //! What it does not do: it knows no plan, no service and no Kubernetes; it decides nothing, keeps no state of what it
 //! wrote, starts no threads and logs nothing. Every call blocks its thread, a large transaction for a tenth of a
 //! second and more, so callers own a thread for it. All `unsafe` code of the program is here, in three places: the
@@ -22,10 +24,14 @@
 
 pub mod address;
 pub mod conntrack;
+pub mod ipset;
+pub mod ipvs;
+pub mod link;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod process;
+pub mod restore;
 pub mod route;
 pub mod sysctl;
 pub mod xtables;

@@ -26,27 +26,24 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use fairlead_lab::{Feature, needs};
+use fairlead_lab::needs;
 use fairlead_plan::Family;
 
 use programs::Mode;
 use scenario::Scenario;
 use stage::Stage;
 
-/// What every test here needs of the machine.
-pub(crate) const NEEDED: &[Feature] = &[Feature::Namespaces, Feature::NfTables, Feature::Iptables];
-
 /// Labs that work off one table side by side: most of the time is spent waiting for silence.
 const LABS: usize = 3;
 
 /// A stage; `None` if the machine cannot hold one, which was said.
 fn stage(mode: Mode, family: Family) -> Option<Stage> {
-    needs(NEEDED).then(|| Stage::new(mode, family))
+    needs(mode.needed()).then(|| Stage::new(mode, family))
 }
 
 /// Runs a table, all of it even if something is wrong.
 fn table(mode: Mode, family: Family, scenarios: &[Scenario]) {
-    if !needs(NEEDED) {
+    if !needs(mode.needed()) {
         return;
     }
     let next = AtomicUsize::new(0);
@@ -92,6 +89,8 @@ macro_rules! both_families {
         one_of_both! { iptables_legacy_ipv6, IptablesLegacy, V6, $($name: $scenarios;)* }
         one_of_both! { iptables_nft_ipv4, IptablesNft, V4, $($name: $scenarios;)* }
         one_of_both! { iptables_nft_ipv6, IptablesNft, V6, $($name: $scenarios;)* }
+        one_of_both! { ipvs_ipv4, Ipvs, V4, $($name: $scenarios;)* }
+        one_of_both! { ipvs_ipv6, Ipvs, V6, $($name: $scenarios;)* }
     };
 }
 

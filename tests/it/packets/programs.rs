@@ -5,7 +5,8 @@ use std::sync::Arc;
 use fairlead::flows::Flows;
 use fairlead::metrics::Metrics;
 use fairlead_iptables::{IptablesBackend, Variant};
-use fairlead_lab::Lab;
+use fairlead_ipvs::{IpvsBackend, Settings};
+use fairlead_lab::{Feature, Lab};
 use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Family, Plan};
 
@@ -17,10 +18,12 @@ pub enum Mode {
     Nft,
     IptablesLegacy,
     IptablesNft,
+    /// The last one: machines may lack what it needs, which ends a test that goes through all.
+    Ipvs,
 }
 
 impl Mode {
-    pub const ALL: [Self; 3] = [Self::Nft, Self::IptablesLegacy, Self::IptablesNft];
+    pub const ALL: [Self; 4] = [Self::Nft, Self::IptablesLegacy, Self::IptablesNft, Self::Ipvs];
 
     /// A backend as of a program that has just been started.
     pub fn backend(self) -> Box<dyn Backend> {
@@ -28,7 +31,16 @@ impl Mode {
             Self::Nft => Box::new(NftBackend::new()),
             Self::IptablesLegacy => Box::new(IptablesBackend::new(Some(Variant::Legacy))),
             Self::IptablesNft => Box::new(IptablesBackend::new(Some(Variant::Nft))),
+            Self::Ipvs => Box::new(IpvsBackend::new(Settings::default())),
         }
+    }
+
+    /// What it needs of the machine.
+    pub fn needed(self) -> &'static [Feature] {
+        const COMMON: &[Feature] = &[Feature::Namespaces, Feature::NfTables, Feature::Iptables];
+        const IPVS: &[Feature] =
+            &[Feature::Namespaces, Feature::NfTables, Feature::Iptables, Feature::Ipset, Feature::IpVs, Feature::Dummy];
+        if self == Self::Ipvs { IPVS } else { COMMON }
     }
 
     /// The program that shows what the mode writes; `None` for `nft`.
@@ -41,6 +53,7 @@ impl Mode {
             Self::Nft => None,
             Self::IptablesLegacy => Some(format!("{iptables}-legacy")),
             Self::IptablesNft => Some(format!("{iptables}-nft")),
+            Self::Ipvs => Some(iptables.to_owned()),
         }
     }
 
@@ -49,6 +62,7 @@ impl Mode {
         match (self, family) {
             (Self::Nft, Family::V4) => "ip fairlead",
             (Self::Nft, Family::V6) => "ip6 fairlead",
+            (Self::Ipvs, _) => "virtual services or entries of sets",
             (_, Family::V4) => "iptables table nat",
             (_, Family::V6) => "ip6tables table nat",
         }
@@ -58,6 +72,7 @@ impl Mode {
     pub fn removal(self, family: Family) -> String {
         match self.tool(family) {
             None => format!("nft delete table {}", self.table(family)),
+            Some(tool) if self == Self::Ipvs => format!("ipvsadm -C && {tool} -t mangle -F && {tool} -t mangle -X"),
             Some(tool) => format!("{tool} -t nat -F && {tool} -t nat -X && {tool} -F && {tool} -X"),
         }
     }
@@ -67,6 +82,18 @@ impl Mode {
         let Some(variant) = self.tool(family) else {
             return ["delete", "flush"].map(|verb| format!("nft {verb} table {}", self.table(family))).to_vec();
         };
+        if self == Self::Ipvs {
+            let ip = if family == Family::V4 { "-4" } else { "-6" };
+            return [
+                format!("{variant} -t mangle -F KUBE-SERVICES"),
+                format!("{variant} -t mangle -F && {variant} -t mangle -X && {variant} -t nat -F"),
+                format!("ip {ip} rule delete pref 99"),
+                "ip link delete kube-ipvs0".to_owned(),
+                "ipvsadm -C".to_owned(),
+                "ipset flush".to_owned(),
+            ]
+            .to_vec();
+        }
         [
             "TOOL -t nat -F",
             "TOOL -t nat -F && TOOL -t nat -X && TOOL -F && TOOL -X",

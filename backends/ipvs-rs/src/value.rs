@@ -1,0 +1,158 @@
+//! How the content of an attribute is laid out, and the macro that makes an attribute type of a table.
+
+use netlink_packet_core::{DecodeError, Emitable, NlasIterator};
+
+/// What an attribute holds.
+pub(crate) trait Value: Sized {
+    /// Whether it is a list of attributes.
+    const NESTED: bool = false;
+    fn length(&self) -> usize;
+    fn emit(&self, buffer: &mut [u8]);
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError>;
+}
+
+macro_rules! number {
+    ($($number:ty)*) => {$(
+        impl Value for $number {
+            fn length(&self) -> usize {
+                size_of::<Self>()
+            }
+
+            fn emit(&self, buffer: &mut [u8]) {
+                buffer.copy_from_slice(&self.to_ne_bytes());
+            }
+
+            fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+                array(payload).map(Self::from_ne_bytes)
+            }
+        }
+    )*};
+}
+
+number!(u8 u16 u32 i32 u64);
+
+impl<const N: usize> Value for [u8; N] {
+    fn length(&self) -> usize {
+        N
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(self);
+    }
+
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        array(payload)
+    }
+}
+
+/// A string with its closing NUL.
+impl Value for String {
+    fn length(&self) -> usize {
+        self.len() + 1
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        let (text, end) = buffer.split_at_mut(self.len());
+        text.copy_from_slice(self.as_bytes());
+        end.fill(0);
+    }
+
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        let text = payload.split(|byte| *byte == 0).next().unwrap_or_default();
+        std::str::from_utf8(text).map(str::to_owned).map_err(|_| DecodeError::from("a name is not UTF-8"))
+    }
+}
+
+/// A list of attributes.
+impl<T: Emitable + Attribute> Value for Vec<T> {
+    const NESTED: bool = true;
+
+    fn length(&self) -> usize {
+        self.iter().map(Emitable::buffer_len).sum()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        emit_list(self, buffer);
+    }
+
+    fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
+        parse_list(payload)
+    }
+}
+
+/// One attribute of some level.
+pub(crate) trait Attribute: Sized {
+    fn parse(kind: u16, payload: &[u8]) -> Result<Self, DecodeError>;
+}
+
+pub(crate) fn emit_list<T: Emitable>(list: &[T], buffer: &mut [u8]) {
+    let mut at = 0;
+    for attribute in list {
+        let end = at + attribute.buffer_len();
+        attribute.emit(&mut buffer[at..end]);
+        at = end;
+    }
+}
+
+pub(crate) fn parse_list<T: Attribute>(payload: &[u8]) -> Result<Vec<T>, DecodeError> {
+    let one = |nla: Result<netlink_packet_core::NlaBuffer<&[u8]>, DecodeError>| {
+        let nla = nla?;
+        T::parse(nla.kind(), nla.value())
+    };
+    NlasIterator::new(payload).map(one).collect()
+}
+
+/// The start of the payload: newer kernels may make attributes longer.
+fn array<const N: usize>(payload: &[u8]) -> Result<[u8; N], DecodeError> {
+    let short = || DecodeError::from(format!("an attribute of {N} bytes has {}", payload.len()));
+    payload.first_chunk().copied().ok_or_else(short)
+}
+
+/// An attribute type: one variant for each line, and one for what a newer kernel adds.
+macro_rules! attributes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$line:meta])* $kind:literal => $variant:ident($value:ty),)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$line])* $variant($value),)*
+            /// What this library does not know.
+            Other(netlink_packet_core::DefaultNla),
+        }
+
+        impl netlink_packet_core::Nla for $name {
+            fn value_len(&self) -> usize {
+                match self {
+                    $(Self::$variant(value) => $crate::value::Value::length(value),)*
+                    Self::Other(other) => other.value_len(),
+                }
+            }
+
+            fn kind(&self) -> u16 {
+                let nested = |nested: bool| if nested { netlink_packet_core::NLA_F_NESTED } else { 0 };
+                match self {
+                    $(Self::$variant(_) => $kind | nested(<$value as $crate::value::Value>::NESTED),)*
+                    Self::Other(other) => other.kind(),
+                }
+            }
+
+            fn emit_value(&self, buffer: &mut [u8]) {
+                match self {
+                    $(Self::$variant(value) => $crate::value::Value::emit(value, buffer),)*
+                    Self::Other(other) => other.emit_value(buffer),
+                }
+            }
+        }
+
+        impl $crate::value::Attribute for $name {
+            fn parse(kind: u16, payload: &[u8]) -> Result<Self, netlink_packet_core::DecodeError> {
+                Ok(match kind {
+                    $($kind => Self::$variant(<$value as $crate::value::Value>::parse(payload)?),)*
+                    _ => Self::Other(netlink_packet_core::DefaultNla::new(kind, payload.to_vec())),
+                })
+            }
+        }
+    };
+}
+
+pub(crate) use attributes;

@@ -1,0 +1,102 @@
+//! From a kernel of which nothing is known to a plan: read, compare, write the difference.
+
+use std::time::Instant;
+
+use fairlead_plan::{Family, Plan, Priority, Report, Service};
+
+use crate::backend::State;
+use crate::doors::Doors;
+use crate::error::Error;
+use crate::held::Held;
+use crate::layout::Set;
+use crate::tables::{Tables, Wanted};
+use crate::writes::Writes;
+
+impl State {
+    /// Makes the kernel hold the plan, whatever it holds.
+    pub fn adopt(&mut self, plan: &Plan, report: &mut Report) -> Result<(), Error> {
+        if self.doors.is_none() {
+            let mut doors = Doors::open()?;
+            doors.try_scheduler(&self.settings)?;
+            self.doors = Some(doors);
+        }
+        let context = self.settings.context(&plan.node);
+        let marks = context.marks;
+        let mut tables = Tables::new(context);
+        let settled = std::mem::replace(&mut self.settled, false);
+        let mut repaired = self.constant(plan, report)?;
+        let Some(doors) = self.doors.as_mut() else { return Ok(()) };
+        let at = Instant::now();
+        let held = Held::read(doors, marks, &plan.node.service_cidrs, &self.settings.exclude_cidrs)?;
+        held.note_in(&mut tables, at);
+        let was = held.as_wanted(marks);
+        tables.assume(&was);
+        // What the node and most pods need is there before the rest.
+        let first = |service: &&Service| service.priority != Priority::Other;
+        let all = || {
+            plan.services.iter().map(|service| &**service).filter(|service| self.families.contains(&service.key.family))
+        };
+        let important = tables.wanted(all().filter(first));
+        let now = tables.wanted(all().filter(|service| !first(service))).merged(&important);
+        tables.forget_touched();
+        let before = was.clone().merged(&important);
+        let mut writes = tables.step(&was, &before, at);
+        shares(&tables, &held, &mut writes);
+        let rest = tables.step(&before, &now, at);
+        if settled && !(writes.is_empty() && rest.is_empty()) {
+            repaired.push("virtual services or entries of sets".to_owned());
+        }
+        for writes in [writes, rest] {
+            doors.write(&writes, report)?;
+        }
+        doors.clear_link(report)?;
+        if settled {
+            report.repaired.extend(repaired.iter().map(|what| format!("{what} were missing or changed")));
+        }
+        self.tables = tables;
+        self.settled = true;
+        Ok(())
+    }
+
+    /// Sysctls, sets, route, rules. Gives what was not as it should be.
+    fn constant(&mut self, plan: &Plan, report: &mut Report) -> Result<Vec<String>, Error> {
+        self.families = Doors::families().collect();
+        let without = |family: Family| {
+            let of_family = plan.services.iter().any(|service| service.key.family == family);
+            of_family && !self.families.contains(&family)
+        };
+        if without(Family::V6) {
+            report.warnings.push("this node has no IPv6, so Services are served over IPv4 alone".to_owned());
+        }
+        let marks = self.settings.context(&plan.node).marks;
+        let Some(doors) = self.doors.as_mut() else { return Ok(Vec::new()) };
+        doors.set_sysctls(&self.settings)?;
+        doors.make_sets(report)?;
+        doors.make_route(marks, report)?;
+        let changed = doors.make_rules(&plan.node, report)?;
+        Ok(changed)
+    }
+}
+
+/// What several services need, compared with all that the kernel holds of it.
+fn shares(tables: &Tables, held: &Held, writes: &mut Writes) {
+    for (entry, wanted) in tables.all_shared() {
+        if held.entries.get(&entry) != Some(&wanted.mark) {
+            writes.add(entry, wanted);
+        }
+    }
+    let shared = |set| matches!(set, Set::LoopBack | Set::Addresses);
+    for entry in held.entries.keys().filter(|entry| shared(entry.set) && !tables.has_share(entry)) {
+        writes.delete(*entry);
+    }
+}
+
+impl Wanted {
+    /// Both.
+    fn merged(mut self, other: &Self) -> Self {
+        self.servers.extend(other.servers.iter().map(|(id, server)| (*id, server.clone())));
+        self.ways.extend(other.ways.iter().map(|(entry, way)| (*entry, way.clone())));
+        self.limits.extend(other.limits.iter().copied());
+        self
+    }
+}

@@ -1,0 +1,146 @@
+//! The backend: its state, and the step from one plan to the next.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use fairlead_kernel::ipset::SetBatch;
+use fairlead_kernel::restore;
+use fairlead_plan::{Backend, Family, FamilyCounts, Node, Plan, Report, SyncError};
+use ipvs_rs::Message;
+
+use crate::doors::Doors;
+use crate::error::Error;
+use crate::held::Held;
+use crate::layout::{self, LINK, Set};
+use crate::mark::Marks;
+use crate::tables::Tables;
+use crate::watch::Watcher;
+use crate::{Settings, rules, structure};
+
+/// The ipvs backend.
+#[derive(Debug)]
+pub struct IpvsBackend {
+    state: Arc<Mutex<State>>,
+    watcher: Watcher,
+}
+
+/// What the backend and the thread that waits for connections to end share.
+#[derive(Debug)]
+pub struct State {
+    pub settings: Settings,
+    pub doors: Option<Doors>,
+    pub tables: Tables,
+    pub families: Vec<Family>,
+    /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
+    pub settled: bool,
+}
+
+impl IpvsBackend {
+    /// A backend that has not touched the kernel yet. Its sockets will belong to the network namespace of the thread that
+    /// calls [`Backend::sync`] first.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let tables = Tables::new(settings.context(&Node::default()));
+        let state = State { settings, doors: None, tables, families: Vec::new(), settled: false };
+        Self { state: Arc::new(Mutex::new(state)), watcher: Watcher::default() }
+    }
+}
+
+/// The state after a panic of somebody else is of no use; what is done next reads the kernel.
+pub fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
+        let mut state = poisoned.into_inner();
+        state.settled = false;
+        state
+    })
+}
+
+impl State {
+    /// From a plan that the kernel holds to the next.
+    fn step(&mut self, was: &Plan, now: &Plan, report: &mut Report) -> Result<(), Error> {
+        let Some(doors) = self.doors.as_mut() else { return Ok(()) };
+        let changes: Vec<_> = was.services.changes(&now.services).collect();
+        let families = &self.families;
+        let here = |service: &&fairlead_plan::Service| families.contains(&service.key.family);
+        let new = changes.iter().filter_map(|change| change.now).map(|service| &**service).filter(here);
+        let old = changes.iter().filter_map(|change| change.was).map(|service| &**service).filter(here);
+        let (wanted, unwanted) = (self.tables.wanted(new), self.tables.unwanted(old));
+        let writes = self.tables.step(&unwanted, &wanted, Instant::now());
+        doors.write(&writes, report)
+    }
+
+    /// Another node means other constant rules; another mark means other entries, so everything is compared.
+    fn sync(&mut self, was: Option<&Plan>, now: &Plan, report: &mut Report) -> Result<(), Error> {
+        match was.filter(|_| self.settled) {
+            Some(was) if was.node == now.node => self.step(was, now, report),
+            _ => self.adopt(now, report),
+        }
+    }
+
+    fn rules(&self, family: Family, node: &Node) -> u64 {
+        structure::chains(family, node).iter().map(|chain| (chain.rules.len() + chain.hooks.len()) as u64).sum()
+    }
+
+    fn cleanup(&mut self) -> Result<(), Error> {
+        self.settled = false;
+        let mut doors = Doors::open()?;
+        let node = Node::default();
+        for family in Doors::families() {
+            let (v6, chains) = (family == Family::V6, structure::chains(family, &node));
+            let mut input = String::new();
+            for table in structure::TABLES {
+                input += &rules::removal(table, &chains, &restore::save(v6, table)?).unwrap_or_default();
+            }
+            if !input.is_empty() {
+                restore::restore(v6, &input)?;
+            }
+        }
+        let marks = Marks::new(node.masquerade_mark);
+        let held = Held::read(&mut doors, marks, &[], &self.settings.exclude_cidrs)?;
+        let gone: Vec<Message> = held.servers.keys().map(Message::del_service).collect();
+        if let Some(refusal) = doors.ipvs.apply(&gone)?.first() {
+            return Err(Error::refused(&gone[refusal.index], refusal.errno));
+        }
+        let sets = doors.ipset.sets()?;
+        let mut batch = SetBatch::new();
+        for name in Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family))) {
+            if sets.iter().any(|set| set.name == name) {
+                batch.destroy(name);
+            }
+        }
+        doors.ipset.send(&batch)?;
+        for family in Doors::families() {
+            doors.links.lead_here_no_more(family == Family::V6, &layout::mark_route(marks))?;
+        }
+        if let Some(link) = doors.links.link(LINK)? {
+            doors.links.delete(link.index)?;
+        }
+        Ok(())
+    }
+}
+
+impl Backend for IpvsBackend {
+    fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError> {
+        let mut report = Report::default();
+        let mut state = lock(&self.state);
+        let began = Instant::now();
+        let done = state.sync(was, now, &mut report);
+        report.kernel = began.elapsed();
+        if done.is_err() {
+            state.settled = false;
+        }
+        done?;
+        report.held = Family::BOTH.map(|family| FamilyCounts {
+            rules: if state.families.contains(&family) { state.rules(family, &now.node) } else { 0 },
+            elements: state.tables.entries(family),
+        });
+        if !state.tables.draining.is_empty() {
+            self.watcher.start(&self.state);
+        }
+        Ok(report)
+    }
+
+    fn cleanup(&mut self) -> Result<(), SyncError> {
+        Ok(lock(&self.state).cleanup()?)
+    }
+}

@@ -1,0 +1,205 @@
+//! The ways to the kernel, and what must be there before the first service.
+
+use std::io;
+
+use fairlead_kernel::ipset::{Ipset, SetBatch, SetSpec};
+use fairlead_kernel::ipvs::GenericNetlink;
+use fairlead_kernel::link::{Links, has_ipv6};
+use fairlead_kernel::{restore, sysctl};
+use fairlead_plan::{Family, Node, Report};
+use ipvs_rs::{Client, Message, Service, ServiceId, Transport};
+
+use crate::error::Error;
+use crate::layout::{self, LINK, Set};
+use crate::mark::Marks;
+use crate::writes::Writes;
+use crate::{Settings, rules, structure};
+
+/// Whether IPVS knows a scheduler is tried out here (RFC 5737), as kube-proxy does.
+const TRIAL: ([u8; 4], u16) = ([198, 51, 100, 0], 20_000);
+const EEXIST: i32 = 17;
+/// A set that is filled to change places with another.
+const SPARE: &str = "KUBE-IPVS-SPARE";
+
+/// `conntrack`: masquerade needs it. `expire_*`: connections and clients of an endpoint that is gone go elsewhere.
+const SYSCTLS: [(&str, &str); 4] = [
+    ("net/ipv4/vs/conntrack", "1"),
+    ("net/ipv4/vs/expire_nodest_conn", "1"),
+    ("net/ipv4/vs/expire_quiescent_template", "1"),
+    ("net/ipv4/ip_forward", "1"),
+];
+/// As kube-proxy sets them.
+const STRICT_ARP: [(&str, &str); 2] = [("net/ipv4/conf/all/arp_ignore", "1"), ("net/ipv4/conf/all/arp_announce", "2")];
+
+/// The socket of IPVS.
+#[derive(Debug)]
+pub struct Netlink(GenericNetlink);
+
+impl Transport for Netlink {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        self.0.send(datagram)
+    }
+
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        self.0.receive(buffer)
+    }
+}
+
+/// All of them, in one network namespace.
+#[derive(Debug)]
+pub struct Doors {
+    pub ipvs: Client<Netlink>,
+    pub ipset: Ipset,
+    pub links: Links,
+}
+
+impl Doors {
+    /// Opens them and changes nothing.
+    pub fn open() -> Result<Self, Error> {
+        let socket = GenericNetlink::open().map_err(ipvs_rs::Error::Socket)?;
+        let ipvs = Client::open(Netlink(socket))?;
+        let ipset = Ipset::open()?;
+        Ok(Self { ipvs, ipset, links: Links::open()? })
+    }
+
+    /// The families that this network namespace has.
+    pub fn families() -> impl Iterator<Item = Family> + Clone {
+        Family::BOTH.into_iter().filter(|family| *family == Family::V4 || has_ipv6())
+    }
+
+    /// Whether IPVS has a scheduler, tried with a virtual service that goes at once.
+    pub fn try_scheduler(&mut self, settings: &Settings) -> Result<(), Error> {
+        let id = ServiceId::Address { protocol: ipvs_rs::Protocol::Tcp, address: TRIAL.into() };
+        let trial = Message::new_service(&Service::new(id).scheduler(settings.scheduler.clone()));
+        let batch = [trial, Message::del_service(&id)];
+        match self.ipvs.apply(&batch)?.first() {
+            Some(refusal) if refusal.errno != EEXIST => Err(Error::refused(&batch[refusal.index], refusal.errno)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Settings of the kernel.
+    pub fn set_sysctls(&mut self, settings: &Settings) -> Result<(), Error> {
+        for (path, value) in SYSCTLS.iter().chain(STRICT_ARP.iter().filter(|_| settings.strict_arp)) {
+            sysctl::set(path, value)?;
+        }
+        let wanted = settings.timeouts;
+        let now = self.ipvs.timeouts()?;
+        let same = |wanted: u32, now: u32| wanted == 0 || wanted == now;
+        if same(wanted.tcp, now.tcp) && same(wanted.tcp_fin, now.tcp_fin) && same(wanted.udp, now.udp) {
+            return Ok(());
+        }
+        Ok(self.ipvs.request("set the timeouts", Message::set_timeouts(wanted))?)
+    }
+
+    /// Makes the sets that are missing or of another make.
+    pub fn make_sets(&mut self, report: &mut Report) -> Result<(), Error> {
+        let held = self.ipset.sets()?;
+        let mut batch = SetBatch::new();
+        if held.iter().any(|set| set.name == SPARE) {
+            batch.destroy(SPARE);
+        }
+        for (set, family) in Set::ALL.into_iter().flat_map(|set| Self::families().map(move |family| (set, family))) {
+            let spec = set.spec(family);
+            match held.iter().find(|held| held.name == spec.name) {
+                None => batch.create(&spec),
+                Some(held) if held.kind == Some(spec.kind) && held.marks == spec.marks => {}
+                Some(_) => {
+                    batch.create(&SetSpec { name: SPARE, ..spec });
+                    batch.swap(SPARE, spec.name);
+                    batch.destroy(SPARE);
+                }
+            }
+        }
+        self.send_sets(&batch, report)
+    }
+
+    /// Brings marked packets to this machine.
+    pub fn make_route(&mut self, marks: Marks, report: &mut Report) -> Result<(), Error> {
+        let link = match self.links.link(LINK)? {
+            Some(link) if link.kind.as_deref() != Some("dummy") => return Err(Error::ForeignLink),
+            Some(link) if link.up => link,
+            Some(link) => {
+                self.links.set_up(link.index)?;
+                report.writes += 1;
+                link
+            }
+            None => {
+                self.links.add_dummy(LINK)?;
+                report.writes += 1;
+                self.links.link(LINK)?.ok_or(Error::ForeignLink)?
+            }
+        };
+        let route = layout::mark_route(marks);
+        for family in Self::families() {
+            let v6 = family == Family::V6;
+            if !self.links.leads_here(v6, &route)? {
+                self.links.lead_here(v6, link.index, &route)?;
+                report.writes += 2;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the addresses that kube-proxy put there, once nothing needs them.
+    pub fn clear_link(&mut self, report: &mut Report) -> Result<(), Error> {
+        if let Some(link) = self.links.link(LINK)? {
+            report.writes += self.links.clear_addresses(link.index)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the constant rules where they are not as they should be, and says what was not.
+    pub fn make_rules(&mut self, node: &Node, report: &mut Report) -> Result<Vec<String>, Error> {
+        let mut changed = Vec::new();
+        for family in Self::families() {
+            let v6 = family == Family::V6;
+            let chains = structure::chains(family, node);
+            let mut input = String::new();
+            for table in structure::TABLES {
+                let held = restore::save(v6, table)?;
+                if let Some((text, count)) = rules::restoration(family, table, &chains, &held) {
+                    input += &text;
+                    report.writes += count;
+                    changed.push(format!("rules of ours in the table {table} ({})", family.label()));
+                }
+            }
+            if !input.is_empty() {
+                restore::restore(v6, &input)?;
+                report.transactions += 1;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Sends changes of sets.
+    pub fn send_sets(&mut self, batch: &SetBatch, report: &mut Report) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.ipset.send(batch)?;
+        report.writes += batch.objects();
+        report.transactions += 1;
+        Ok(())
+    }
+
+    /// Writes everything in its order.
+    pub fn write(&mut self, writes: &Writes, report: &mut Report) -> Result<(), Error> {
+        self.messages(&writes.first, report)?;
+        self.send_sets(&writes.sets(), report)?;
+        self.messages(&writes.last, report)
+    }
+
+    fn messages(&mut self, messages: &[Message], report: &mut Report) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let refused = self.ipvs.apply(messages)?;
+        report.writes += messages.len() as u64;
+        report.transactions += 1;
+        match refused.first() {
+            Some(refusal) => Err(Error::refused(&messages[refusal.index], refusal.errno)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What the kernel holds, read at a start or after a doubt.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use fairlead_kernel::address::local_addresses;
+use fairlead_kernel::ipset::SetEntry;
+use fairlead_plan::{Family, Protocol};
+use ipnet::IpNet;
+use ipvs_rs::{Destination, Service, ServiceId};
+
+use crate::doors::Doors;
+use crate::error::Error;
+use crate::layout::Set;
+use crate::mark::Marks;
+use crate::render::{self, Entry, Server, Style, Way};
+use crate::tables::{Tables, Wanted, protocol};
+
+/// Everything of ours.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Entries with their marks.
+    pub entries: BTreeMap<Entry, Option<u32>>,
+    /// Virtual services with their endpoints.
+    pub servers: BTreeMap<ServiceId, (Service, Vec<Destination>)>,
+}
+
+impl Held {
+    /// Reads the sets and the virtual services. Of the latter ours are those with a mark of ours and those whose address stands
+    /// in one of our sets or among `nets`; never those in `excluded`.
+    pub fn read(doors: &mut Doors, marks: Marks, nets: &[IpNet], excluded: &[IpNet]) -> Result<Self, Error> {
+        let mut held = Self::default();
+        let sets = doors.ipset.sets()?;
+        for (set, family) in Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| (set, family))) {
+            if sets.iter().any(|held| held.name == set.name(family) && held.kind == Some(set.kind())) {
+                let entries = doors.ipset.entries(set.name(family))?;
+                held.entries.extend(entries.iter().map(|entry| (Entry { family, set, key: entry.key() }, entry.mark)));
+            }
+        }
+        let local: BTreeSet<IpAddr> =
+            local_addresses().map(|all| all.into_iter().map(|(_, ip, _)| ip).collect()).unwrap_or_default();
+        for service in doors.ipvs.services()? {
+            if held.is_ours(&service.id, marks, nets, excluded, &local) {
+                let destinations = doors.ipvs.destinations(&service.id)?;
+                held.servers.insert(service.id, (service, destinations));
+            }
+        }
+        Ok(held)
+    }
+
+    fn is_ours(
+        &self,
+        id: &ServiceId,
+        marks: Marks,
+        nets: &[IpNet],
+        excluded: &[IpNet],
+        local: &BTreeSet<IpAddr>,
+    ) -> bool {
+        let ServiceId::Address { address, protocol, .. } = id else {
+            return matches!(id, ServiceId::Fwmark { mark, .. } if marks.is_ours(*mark));
+        };
+        let Some(protocol) = self::protocol(protocol.number()) else { return false };
+        let (ip, family) = (address.ip(), Family::of(address.ip()));
+        let listed = |set, key| self.entries.contains_key(&Entry { family, set, key });
+        let node_port = SetEntry { port: Some(address.port()), ..SetEntry::default() };
+        !excluded.iter().any(|net| net.contains(&ip))
+            && (nets.iter().any(|net| net.contains(&ip))
+                || Set::FRONTENDS.into_iter().any(|set| listed(set, render::place(protocol, *address)))
+                || local.contains(&ip) && listed(Set::node_ports(protocol), node_port))
+    }
+
+    /// As if it had been wanted, so that it can be compared.
+    pub fn as_wanted(&self, marks: Marks) -> Wanted {
+        let mut wanted = Wanted::default();
+        let mut by_number: BTreeMap<(ipvs_rs::Family, u32), Vec<ServiceId>> = BTreeMap::new();
+        for (id, (service, destinations)) in &self.servers {
+            if let ServiceId::Fwmark { family, mark } = id {
+                by_number.entry((*family, marks.number(*mark))).or_default().push(*id);
+            }
+            let server = Server {
+                id: *id,
+                protocol: self.protocol_of(id, marks),
+                style: Style { scheduler: service.scheduler.clone(), flags: service.flags, timeout: service.timeout },
+                endpoints: destinations.iter().filter(|one| one.weight > 0).map(|one| one.address).collect(),
+            };
+            wanted.servers.insert(*id, server);
+        }
+        for (entry, mark) in &self.entries {
+            match entry.set {
+                Set::SourceCidr | Set::Firewall => drop(wanted.limits.insert(*entry)),
+                Set::LoopBack | Set::Addresses => {}
+                _ => {
+                    let way = self.way(*entry, mark.unwrap_or(0), marks, &by_number);
+                    wanted.ways.insert(*entry, way);
+                }
+            }
+        }
+        wanted
+    }
+
+    fn way(
+        &self,
+        entry: Entry,
+        mark: u32,
+        marks: Marks,
+        by_number: &BTreeMap<(ipvs_rs::Family, u32), Vec<ServiceId>>,
+    ) -> Way {
+        let number = (render::family(entry.family), marks.number(mark));
+        let numbered = marks.is_ours(mark) && (entry.key.ip.is_none() || marks.given(mark).is_some());
+        let mut servers: Vec<ServiceId> = by_number.get(&number).filter(|_| numbered).cloned().unwrap_or_default();
+        if let Some((place, protocol)) = address_of(&entry) {
+            servers.push(ServiceId::Address { protocol: render::protocol(protocol), address: place });
+        }
+        servers.retain(|id| self.servers.contains_key(id));
+        Way { entry, mark, servers, address: entry.key.ip.map(|ip| (ip, false)) }
+    }
+
+    /// What packets of a virtual service are: of one by mark its frontend's entry tells.
+    fn protocol_of(&self, id: &ServiceId, marks: Marks) -> Protocol {
+        match id {
+            ServiceId::Address { protocol, .. } => self::protocol(protocol.number()).unwrap_or(Protocol::Tcp),
+            ServiceId::Fwmark { mark, .. } => marks.node_port_protocol(*mark).unwrap_or(Protocol::Tcp),
+        }
+    }
+
+    /// Takes over the numbers that addresses have, and what was on its way out.
+    pub fn note_in(&self, tables: &mut Tables, at: Instant) {
+        for (entry, mark) in &self.entries {
+            let given = mark.and_then(|mark| tables.context.marks.given(mark));
+            if let (Some(number), Some((place, protocol))) = (given, address_of(entry)) {
+                tables.numbers.note(protocol, place, number);
+            }
+        }
+        for (id, (_, destinations)) in &self.servers {
+            for one in destinations.iter().filter(|one| one.weight == 0) {
+                tables.draining.put(*id, one.address, at);
+            }
+        }
+    }
+}
+
+/// The address and port of a frontend's entry.
+fn address_of(entry: &Entry) -> Option<(SocketAddr, Protocol)> {
+    let (ip, port) = (entry.key.ip?, entry.key.port?);
+    Set::FRONTENDS.contains(&entry.set).then_some(())?;
+    Some((SocketAddr::new(ip, port), entry.key.protocol.and_then(protocol)?))
+}

@@ -1,0 +1,247 @@
+//! From a service to what the kernel must hold for it. Pure.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use fairlead_kernel::ipset::SetEntry;
+use fairlead_plan::{Action, Family, Frontend, FrontendAddr, Origin, Pool, Protocol, Service};
+use ipnet::IpNet;
+use ipvs_rs::{Flags, Scheduler, ServiceId};
+
+use crate::layout::Set;
+use crate::mark::{Destination, Marks, Number, Row};
+
+/// A virtual service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// By address or by mark.
+    pub id: ServiceId,
+    /// Of what its packets are.
+    pub protocol: Protocol,
+    /// How and for how long it chooses.
+    pub style: Style,
+    /// Where its connections go.
+    pub endpoints: BTreeSet<SocketAddr>,
+}
+
+/// How a virtual service chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Style {
+    /// The scheduler.
+    pub scheduler: Scheduler,
+    /// Its flags.
+    pub flags: Flags,
+    /// Persistence in seconds, 0 without.
+    pub timeout: u32,
+}
+
+/// An entry of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Entry {
+    /// The family of the set.
+    pub family: Family,
+    /// Which set.
+    pub set: Set,
+    /// What is in it, without the mark.
+    pub key: SetEntry,
+}
+
+/// A frontend: the entry that leads packets to its servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// Where it is found.
+    pub entry: Entry,
+    /// What the entry says.
+    pub mark: u32,
+    /// The virtual services behind it.
+    pub servers: Vec<ServiceId>,
+    /// Its address, if it has one, and whether unused ports of that are refused.
+    pub address: Option<(IpAddr, bool)>,
+}
+
+/// What the kernel holds for one service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// Virtual services.
+    pub servers: Vec<Server>,
+    /// Frontends.
+    pub ways: Vec<Way>,
+    /// Entries that limit sources.
+    pub limits: Vec<Entry>,
+    /// Endpoints that could reach themselves; other services may have the same.
+    pub hairpins: Vec<Entry>,
+}
+
+/// What rendering depends on beside the service.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The marks of this node.
+    pub marks: Marks,
+    /// How servers choose that do not say otherwise.
+    pub scheduler: Scheduler,
+}
+
+/// Renders a service. `given` numbers the addresses that have several servers.
+pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(Protocol, SocketAddr) -> u16) -> Objects {
+    let mut objects = Objects::default();
+    for frontend in &service.frontends {
+        let lines = Lines::of(service, frontend);
+        let number = match frontend.addr() {
+            FrontendAddr::NodePort(port) => Number::NodePort(service.key.protocol, port),
+            FrontendAddr::Addr(addr) if lines.targets.len() > 1 => Number::Given(given(service.key.protocol, addr)),
+            FrontendAddr::Addr(_) => Number::Given(0),
+        };
+        let entry = entry(service, frontend);
+        let mut way = Way {
+            entry,
+            mark: context.marks.entry(number, |origin| lines.row(origin)),
+            servers: Vec::new(),
+            address: match frontend.addr() {
+                FrontendAddr::Addr(addr) => Some((addr.ip(), matches!(frontend, Frontend::ClusterIp(_)))),
+                FrontendAddr::NodePort(_) => None,
+            },
+        };
+        for (id, target) in lines.servers(context.marks, service, frontend, number) {
+            way.servers.push(id);
+            objects.servers.push(server(context, service, id, target));
+        }
+        objects.ways.push(way);
+        objects.limits.extend(limits(service, frontend, entry));
+    }
+    let local = service.endpoints().filter(|endpoint| endpoint.local);
+    objects.hairpins = local.map(|endpoint| hairpin(service, endpoint.addr)).collect();
+    objects.hairpins.sort_unstable();
+    objects.hairpins.dedup();
+    objects
+}
+
+/// Where a frontend leads, by origin.
+struct Lines {
+    /// The different pools, that of packets from outside first; `None` is a server without endpoints, which refuses.
+    targets: Vec<Option<Pool>>,
+    rows: [Row; 3],
+}
+
+impl Lines {
+    fn of(service: &Service, frontend: &Frontend) -> Self {
+        let mut lines = Self { targets: Vec::new(), rows: [Row::DROP; 3] };
+        for origin in [Origin::Outside, Origin::Node, Origin::Pod] {
+            let (target, masquerade) = match service.route(frontend).from(origin) {
+                Action::Forward { to, masquerade } => (Some(to), masquerade),
+                Action::Reject => (None, false),
+                Action::Drop => continue,
+            };
+            let known = lines.targets.iter().position(|other| *other == target);
+            let place = known.unwrap_or(lines.targets.len());
+            if known.is_none() {
+                lines.targets.push(target);
+            }
+            lines.rows[origin as usize] = Row { to: Destination::SERVERS[place], masquerade };
+        }
+        lines
+    }
+
+    fn row(&self, origin: Origin) -> Row {
+        self.rows[origin as usize]
+    }
+
+    /// The virtual services that the rows lead to. A mark says whether to masquerade, so what is reached both ways by mark is
+    /// two of them.
+    fn servers(
+        &self,
+        marks: Marks,
+        service: &Service,
+        frontend: &Frontend,
+        number: Number,
+    ) -> Vec<(ServiceId, Option<Pool>)> {
+        let mut found = Vec::new();
+        for row in self.rows.iter().filter(|row| row.to != Destination::Drop) {
+            let id = match frontend.addr() {
+                FrontendAddr::Addr(address) if row.to == Destination::First => {
+                    ServiceId::Address { protocol: protocol(service.key.protocol), address }
+                }
+                _ => ServiceId::Fwmark { family: family(service.key.family), mark: marks.server(number, *row) },
+            };
+            if found.iter().all(|(other, _)| *other != id) {
+                found.push((id, self.targets[row.to as usize]));
+            }
+        }
+        found
+    }
+}
+
+fn server(context: &Context, service: &Service, id: ServiceId, target: Option<Pool>) -> Server {
+    let pool = target.map(|pool| service.pools.get(pool)).unwrap_or_default();
+    let style = match (service.affinity, id) {
+        (None, _) => Style { scheduler: context.scheduler.clone(), flags: Flags::default(), timeout: 0 },
+        (Some(affinity), ServiceId::Address { .. }) => {
+            Style { scheduler: context.scheduler.clone(), flags: Flags::PERSISTENT, timeout: affinity.timeout_seconds }
+        }
+        // The kernel does not translate ports of persistent services by mark, so these stick by a hash of the client.
+        (Some(_), ServiceId::Fwmark { .. }) => {
+            Style { scheduler: Scheduler::MaglevHash, flags: Flags::HASH_FALLBACK, timeout: 0 }
+        }
+    };
+    Server { id, protocol: service.key.protocol, style, endpoints: pool.iter().map(|endpoint| endpoint.addr).collect() }
+}
+
+fn entry(service: &Service, frontend: &Frontend) -> Entry {
+    let (set, addr) = match frontend {
+        Frontend::ClusterIp(addr) => (Set::ClusterIp, *addr),
+        Frontend::ExternalIp(addr) => (Set::ExternalIp, *addr),
+        Frontend::LoadBalancer { addr, .. } => (Set::LoadBalancer, *addr),
+        Frontend::NodePort(port) => {
+            let key = SetEntry { port: Some(*port), ..SetEntry::default() };
+            return Entry { family: service.key.family, set: Set::node_ports(service.key.protocol), key };
+        }
+    };
+    Entry { family: service.key.family, set, key: place(service.key.protocol, addr) }
+}
+
+/// An address and port as sets have them.
+pub fn place(protocol: Protocol, addr: SocketAddr) -> SetEntry {
+    SetEntry { ip: Some(addr.ip()), protocol: Some(protocol.number()), port: Some(addr.port()), ..SetEntry::default() }
+}
+
+fn limits(service: &Service, frontend: &Frontend, entry: Entry) -> Vec<Entry> {
+    let Frontend::LoadBalancer { allow, .. } = frontend else { return Vec::new() };
+    if allow.is_empty() {
+        return Vec::new();
+    }
+    let sources = allow.iter().flat_map(|net| halves(*net)).map(|net| Entry {
+        family: service.key.family,
+        set: Set::SourceCidr,
+        key: SetEntry { second: Some(net.network()), prefix: Some(net.prefix_len()), ..entry.key },
+    });
+    sources.chain([Entry { set: Set::Firewall, ..entry }]).collect()
+}
+
+/// Sets cannot hold the prefix of length 0.
+fn halves(net: IpNet) -> Vec<IpNet> {
+    if net.prefix_len() > 0 {
+        return vec![net];
+    }
+    net.subnets(1).map(Iterator::collect).unwrap_or_default()
+}
+
+fn hairpin(service: &Service, addr: SocketAddr) -> Entry {
+    let key = SetEntry { second: Some(addr.ip()), ..place(service.key.protocol, addr) };
+    Entry { family: service.key.family, set: Set::LoopBack, key }
+}
+
+/// As the library for IPVS calls it.
+pub const fn protocol(protocol: Protocol) -> ipvs_rs::Protocol {
+    match protocol {
+        Protocol::Tcp => ipvs_rs::Protocol::Tcp,
+        Protocol::Udp => ipvs_rs::Protocol::Udp,
+        Protocol::Sctp => ipvs_rs::Protocol::Sctp,
+    }
+}
+
+/// As the library for IPVS calls it.
+pub const fn family(family: Family) -> ipvs_rs::Family {
+    match family {
+        Family::V4 => ipvs_rs::Family::V4,
+        Family::V6 => ipvs_rs::Family::V6,
+    }
+}

@@ -1,0 +1,154 @@
+//! The constant rules: from a packet to its mark, and what happens to marked packets.
+//!
+//! ```text
+//!  PREROUTING, OUTPUT ─> KUBE-SERVICES ─> address known? ─> KUBE-VIRTUAL: mark of the frontend, from its set
+//!   (mangle)                │             node port? ─────> KUBE-NODE-PORT: the same
+//!                           ├─ a frontend ─> KUBE-ORIGIN ─> KUBE-FROM-POD | -NODE | -OUTSIDE: row of the mark
+//!                           └─ unallocated ClusterIP: drop
+//!  then: rule and route by mark ─> IPVS ─> OUTPUT again ─> KUBE-IPVS-SENT: forget the mark but for masquerade
+//!  POSTROUTING (nat) ─> KUBE-POSTROUTING: masquerade;  INPUT, FORWARD, OUTPUT (filter) ─> unused ports of ClusterIPs: refuse
+//! ```
+
+use fairlead_plan::{Family, LocalTraffic, Node, Origin, Protocol};
+use ipnet::IpNet;
+
+use crate::layout::Set;
+use crate::mark::{Destination, Marks, Tag};
+use crate::rules::{Chain, Match, Rule, Target};
+
+/// The tables that hold chains of ours.
+pub const TABLES: [&str; 3] = ["mangle", "nat", "filter"];
+
+const SERVICES: &str = "KUBE-SERVICES";
+const SENT: &str = "KUBE-IPVS-SENT";
+const VIRTUAL: &str = "KUBE-VIRTUAL";
+const NODE_PORT: &str = "KUBE-NODE-PORT";
+const ORIGIN: &str = "KUBE-ORIGIN";
+const POSTROUTING: &str = "KUBE-POSTROUTING";
+const FILTER: &str = "KUBE-IPVS-FILTER";
+const FORWARD: &str = "KUBE-FORWARD";
+
+/// The chains for one family.
+pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
+    let marks = Marks::new(node.masquerade_mark);
+    let mangle = |name, hooks, rules| Chain { name, table: "mangle", hooks, rules };
+    let mut all = vec![
+        mangle(SERVICES, &["PREROUTING", "OUTPUT"] as &[_], services(family, node, marks)),
+        mangle(SENT, &[], vec![Rule(Vec::new(), Target::Mark(0, !marks.masquerade))]),
+        mangle(VIRTUAL, &[], Set::FRONTENDS.map(|set| Rule(Vec::new(), Target::MapMark(set))).into()),
+        mangle(NODE_PORT, &[], node_ports()),
+        mangle(ORIGIN, &[], origin(family, node)),
+    ];
+    all.extend(Origin::ALL.map(|origin| mangle(from(origin), &[], row(marks, origin))));
+    all.push(Chain { name: POSTROUTING, table: "nat", hooks: &["POSTROUTING"], rules: postrouting(marks) });
+    let refused = tagged(marks, Tag::ClusterIp);
+    let refuse = vec![Rule(vec![refused], Target::Reject)];
+    all.push(Chain { name: FILTER, table: "filter", hooks: &["INPUT", "FORWARD", "OUTPUT"], rules: refuse });
+    let accept = vec![Rule(vec![Match::Known], Target::Accept)];
+    all.push(Chain { name: FORWARD, table: "filter", hooks: &["FORWARD"], rules: accept });
+    all
+}
+
+/// The chain of an origin.
+const fn from(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Pod => "KUBE-FROM-POD",
+        Origin::Node => "KUBE-FROM-NODE",
+        Origin::Outside => "KUBE-FROM-OUTSIDE",
+    }
+}
+
+fn tagged(marks: Marks, tag: Tag) -> Match {
+    let (value, mask) = marks.tag(tag);
+    Match::Mark { value, mask, not: false }
+}
+
+fn untagged(marks: Marks, tag: Option<Tag>) -> Match {
+    let mask = marks.tag_mask();
+    Match::Mark { value: tag.map_or(0, |tag| marks.tag(tag).0), mask, not: true }
+}
+
+fn services(family: Family, node: &Node, marks: Marks) -> Vec<Rule> {
+    let (frontend, _) = marks.tag(Tag::Frontend);
+    let mut rules = vec![
+        Rule(vec![tagged(marks, Tag::Frontend)], Target::Goto(SENT)),
+        Rule(vec![Match::Answer], Target::Return),
+        Rule(vec![Match::Destination(loopback(family))], Target::Return),
+        Rule(Vec::new(), Target::MapMark(Set::Addresses)),
+        Rule(vec![untagged(marks, None)], Target::Jump(VIRTUAL)),
+    ];
+    for net in of(family, &node.node_port_addresses) {
+        let mut matches = if net.prefix_len() == 0 { Vec::new() } else { vec![Match::Destination(net)] };
+        matches.extend([untagged(marks, Some(Tag::Frontend)), Match::DestinationIsLocal]);
+        rules.push(Rule(matches, Target::Jump(NODE_PORT)));
+    }
+    rules.extend([
+        Rule(vec![tagged(marks, Tag::Frontend)], Target::Goto(ORIGIN)),
+        // Errors about packets that IPVS sent, and pings, which this node answers for all virtual addresses.
+        Rule(vec![Match::Icmp, untagged(marks, None)], Target::Mark(frontend, u32::MAX)),
+        Rule(vec![tagged(marks, Tag::Frontend)], Target::Return),
+        Rule(vec![tagged(marks, Tag::ClusterIp)], Target::Return),
+    ]);
+    rules.extend(of(family, &node.service_cidrs).map(|net| Rule(vec![Match::Destination(net)], Target::Drop)));
+    rules.push(Rule(vec![tagged(marks, Tag::OtherVip)], Target::Mark(0, u32::MAX)));
+    rules
+}
+
+fn node_ports() -> Vec<Rule> {
+    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    all.map(|protocol| Rule(vec![Match::Protocol(protocol)], Target::MapMark(Set::node_ports(protocol)))).into()
+}
+
+fn origin(family: Family, node: &Node) -> Vec<Rule> {
+    let limited = vec![Match::New, Match::InSet(Set::Firewall, false), Match::InSet(Set::SourceCidr, true)];
+    let mut rules = vec![Rule(limited, Target::Drop)];
+    let pods: Vec<Match> = match &node.local_traffic {
+        LocalTraffic::Unknown => Vec::new(),
+        LocalTraffic::Sources(nets) => of(family, nets).map(Match::Source).collect(),
+        LocalTraffic::Interface(name) => vec![Match::Interface(name.clone(), false)],
+        LocalTraffic::InterfacePrefix(prefix) => vec![Match::Interface(prefix.clone(), true)],
+    };
+    rules.extend(pods.into_iter().map(|pod| Rule(vec![pod], Target::Goto(from(Origin::Pod)))));
+    rules.push(Rule(vec![Match::SourceIsLocal], Target::Goto(from(Origin::Node))));
+    rules.push(Rule(Vec::new(), Target::Goto(from(Origin::Outside))));
+    rules
+}
+
+/// Turns the row of an origin into destination bits and the masquerade bit.
+fn row(marks: Marks, origin: Origin) -> Vec<Rule> {
+    let leads = |to| {
+        let (value, mask) = marks.row_to(origin, to);
+        Match::Mark { value, mask, not: false }
+    };
+    let mut rules = vec![Rule(vec![leads(Destination::Drop), Match::New], Target::Drop)];
+    for to in [Destination::Second, Destination::Third] {
+        let (value, mask) = marks.destination(to);
+        rules.push(Rule(vec![leads(to)], Target::Mark(value, mask)));
+    }
+    let bit = marks.row_masquerade(origin);
+    let masquerade = Match::Mark { value: bit, mask: bit, not: false };
+    rules.push(Rule(vec![masquerade], Target::Mark(marks.masquerade, marks.masquerade)));
+    rules.push(Rule(Vec::new(), Target::Mark(0, marks.rows())));
+    rules
+}
+
+fn postrouting(marks: Marks) -> Vec<Rule> {
+    let bit = marks.masquerade;
+    vec![
+        Rule(vec![Match::InSet(Set::LoopBack, false)], Target::Masquerade),
+        Rule(vec![Match::Mark { value: bit, mask: bit, not: true }], Target::Return),
+        Rule(Vec::new(), Target::Flip(bit)),
+        Rule(Vec::new(), Target::Masquerade),
+    ]
+}
+
+fn of(family: Family, nets: &[IpNet]) -> impl Iterator<Item = IpNet> + '_ {
+    nets.iter().copied().filter(move |net| Family::of(net.addr()) == family)
+}
+
+fn loopback(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::new_assert([127, 0, 0, 0].into(), 8),
+        Family::V6 => IpNet::new_assert(std::net::Ipv6Addr::LOCALHOST.into(), 128),
+    }
+}

@@ -1,0 +1,107 @@
+//! What must be written, in the order in which it must be: servers before what leads to them, and the other way round.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use fairlead_kernel::ipset::{SetBatch, SetEntry};
+use fairlead_plan::Family;
+use ipvs_rs::{Destination, Message, Service, ServiceId};
+
+use crate::layout::Set;
+use crate::render::{Entry, Server};
+
+/// Messages for IPVS, changes of sets, messages for IPVS.
+#[derive(Debug, Default)]
+pub struct Writes {
+    /// What leads nowhere yet.
+    pub first: Vec<Message>,
+    add: BTreeMap<(Set, Family), Vec<SetEntry>>,
+    delete: BTreeMap<(Set, Family), Vec<SetEntry>>,
+    /// What nothing leads to any more.
+    pub last: Vec<Message>,
+}
+
+impl Writes {
+    /// Makes a virtual service, without endpoints.
+    pub fn new_server(&mut self, server: &Server) {
+        self.first.push(Message::new_service(&described(server)));
+    }
+
+    /// Changes how a virtual service chooses.
+    pub fn set_server(&mut self, server: &Server) {
+        self.first.push(Message::set_service(&described(server)));
+    }
+
+    /// Deletes a virtual service.
+    pub fn old_server(&mut self, id: &ServiceId) {
+        self.last.push(Message::del_service(id));
+    }
+
+    /// Adds an endpoint.
+    pub fn new_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr) {
+        self.first.push(Message::new_destination(id, &Destination::new(endpoint)));
+    }
+
+    /// Lets an endpoint have new connections, or not.
+    pub fn weigh_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr, weight: u32) {
+        self.first.push(Message::set_destination(id, &Destination::new(endpoint).weight(weight)));
+    }
+
+    /// The same when others have taken its place.
+    pub fn weigh_endpoint_later(&mut self, id: &ServiceId, endpoint: SocketAddr, weight: u32) {
+        self.last.push(Message::set_destination(id, &Destination::new(endpoint).weight(weight)));
+    }
+
+    /// Takes an endpoint away, with its connections.
+    pub fn old_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr) {
+        self.last.push(Message::del_destination(id, endpoint));
+    }
+
+    /// Puts an entry into a set, or gives it another mark.
+    pub fn add(&mut self, entry: Entry, with_mark: SetEntry) {
+        self.add.entry((entry.set, entry.family)).or_default().push(with_mark);
+    }
+
+    /// Takes an entry out of its set.
+    pub fn delete(&mut self, entry: Entry) {
+        self.delete.entry((entry.set, entry.family)).or_default().push(entry.key);
+    }
+
+    /// The changes of sets.
+    pub fn sets(&self) -> SetBatch {
+        let mut batch = SetBatch::new();
+        for ((set, family), entries) in &self.add {
+            batch.add(set.name(*family), entries);
+        }
+        for ((set, family), entries) in self.delete.iter().rev() {
+            batch.delete(set.name(*family), entries);
+        }
+        batch
+    }
+
+    /// Entries that are put in, with their marks.
+    #[cfg(test)]
+    pub fn added(&self) -> impl Iterator<Item = (Entry, Option<u32>)> {
+        let all = self.add.iter().flat_map(|((set, family), entries)| entries.iter().map(|one| (*set, *family, *one)));
+        all.map(|(set, family, one)| (Entry { family, set, key: one.key() }, one.mark))
+    }
+
+    /// Entries that are taken out.
+    #[cfg(test)]
+    pub fn deleted(&self) -> impl Iterator<Item = Entry> {
+        let all = self.delete.iter().flat_map(|((set, family), keys)| keys.iter().map(|key| (*set, *family, *key)));
+        all.map(|(set, family, key)| Entry { family, set, key })
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.last.is_empty() && self.add.is_empty() && self.delete.is_empty()
+    }
+}
+
+/// A virtual service as the kernel is asked for it.
+pub fn described(server: &Server) -> Service {
+    let mut service = Service::new(server.id).scheduler(server.style.scheduler.clone()).flags(server.style.flags);
+    service.timeout = server.style.timeout;
+    service
+}
