@@ -169,12 +169,25 @@ impl Nft {
         Ok(found)
     }
 
-    /// The rules of a table, each chain's in order; none if there is no such table.
+    /// The rules of a table, each chain's in order; none if there is no such table. Takes the kernel time in proportion to
+    /// the square of their number: see [`Nft::rules_of_chain`].
     ///
     /// # Errors
     /// As [`Nft::chains`].
     pub fn rules(&mut self, family: Nfproto, table: &str) -> Result<Vec<RuleInfo>, NftError> {
-        let reply = self.get(NFT_MSG_GETRULE, family, &[(NFTA_RULE_TABLE, table)], true)?;
+        self.some_rules(family, table, &[(NFTA_RULE_TABLE, table)])
+    }
+
+    /// The rules of one chain, in order; none if there is no such chain.
+    ///
+    /// # Errors
+    /// As [`Nft::chains`].
+    pub fn rules_of_chain(&mut self, family: Nfproto, table: &str, chain: &str) -> Result<Vec<RuleInfo>, NftError> {
+        self.some_rules(family, table, &[(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)])
+    }
+
+    fn some_rules(&mut self, family: Nfproto, table: &str, names: &[(u16, &str)]) -> Result<Vec<RuleInfo>, NftError> {
+        let reply = self.get(NFT_MSG_GETRULE, family, names, true)?;
         let mut found = Vec::new();
         walk(&reply, NFT_MSG_NEWRULE, |list| {
             if list.clone().get(NFTA_RULE_TABLE).and_then(text) == Some(table) {
