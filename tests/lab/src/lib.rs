@@ -33,6 +33,7 @@ mod network;
 pub mod objects;
 mod place;
 mod probe;
+mod sctp;
 mod underlay;
 mod wire;
 
