@@ -6,6 +6,7 @@
 mod address;
 mod duration;
 mod flags;
+mod ipvs;
 mod settings;
 mod traffic;
 mod usage;
@@ -19,6 +20,7 @@ use clap::error::ErrorKind;
 use fairlead_plan::Family;
 
 pub use flags::{LogFormat, RenderOutput};
+pub use ipvs::IpvsSettings;
 pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, Render, Settings};
 pub use usage::{EXIT_USAGE, UsageError};
 
