@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use fairlead_iptables::Witness;
+use fairlead_ipvs::Sentinel;
 use fairlead_kernel::nft::{Monitor, Nft, NftError, Notice};
 use fairlead_nft::Ours;
 use tokio::sync::mpsc;
@@ -32,6 +33,8 @@ pub enum Doubt {
     Foreign(String),
     /// Announcements were lost.
     Missed,
+    /// Some time has passed, and nobody announces changes.
+    Due,
     /// The kernel cannot be listened to; says why. The periodic comparison still finds what was changed.
     Deaf(String),
 }
@@ -85,6 +88,30 @@ pub fn start_looking(witness: Arc<Witness>, doubts: mpsc::UnboundedSender<Doubt>
         }
     };
     std::thread::Builder::new().name("guard-legacy".into()).spawn(look)?;
+    Ok(())
+}
+
+/// Starts the thread that asks IPVS and ipset again and again, and has everything looked at once in a `period`. It ends when
+/// nobody receives any more.
+///
+/// # Errors
+/// If the thread cannot be started.
+pub fn start_asking(sentinel: Sentinel, period: Duration, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
+    let ask = move || {
+        let mut whole = Instant::now() + period;
+        while !doubts.is_closed() {
+            std::thread::sleep(LOOK.min(period));
+            let due = Instant::now() >= whole;
+            let doubt = sentinel.changed().map(Doubt::Foreign).or_else(|| due.then_some(Doubt::Due));
+            if due {
+                whole = Instant::now() + period;
+            }
+            if doubt.is_some_and(|doubt| doubts.send(doubt).is_err()) {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("guard".into()).spawn(ask)?;
     Ok(())
 }
 

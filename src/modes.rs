@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use fairlead_iptables::IptablesBackend;
+use fairlead_ipvs::IpvsBackend;
 use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Plan, Report, SyncError};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::config::Mode;
+use crate::config::{IpvsSettings, Mode};
 use crate::guard::{self, Doubt, Own};
 
 /// A backend that removes what others have left as soon as it carries out a plan.
 struct Chosen {
     backend: Box<dyn Backend>,
     /// Those that may have left something, by the name of their mode.
-    others: Vec<(&'static str, Box<dyn Backend>)>,
+    others: Vec<Other>,
 }
 
 impl Backend for Chosen {
@@ -50,13 +51,13 @@ impl Backend for Chosen {
 ///
 /// # Errors
 /// If a thread cannot be started.
-pub fn backend(mode: Mode, doubts: UnboundedSender<Doubt>) -> anyhow::Result<Box<dyn Backend>> {
+pub fn backend(mode: Mode, ipvs: &IpvsSettings, doubts: UnboundedSender<Doubt>) -> anyhow::Result<Box<dyn Backend>> {
     let chosen = match mode {
         Mode::Nft => {
             let backend = NftBackend::new();
             guard::start(guard::nft_table, Own::Generation(backend.ours()), doubts)
                 .context("starting the thread that listens")?;
-            Chosen { backend: Box::new(backend), others: vec![("iptables", Box::new(IptablesBackend::new(None)))] }
+            Chosen { backend: Box::new(backend), others: vec![iptables(), ipvs_mode()] }
         }
         Mode::Iptables(variant) => {
             let backend = IptablesBackend::new(variant);
@@ -64,10 +65,31 @@ pub fn backend(mode: Mode, doubts: UnboundedSender<Doubt>) -> anyhow::Result<Box
             guard::start_looking(witness, doubts.clone()).context("starting the thread that looks at the tables")?;
             guard::start(fairlead_iptables::concerns, Own::Port(backend.port()), doubts)
                 .context("starting the thread that listens")?;
-            Chosen { backend: Box::new(backend), others: vec![("nft", Box::new(NftBackend::new()))] }
+            Chosen { backend: Box::new(backend), others: vec![nft(), ipvs_mode()] }
+        }
+        Mode::Ipvs => {
+            let backend = IpvsBackend::new(ipvs.backend.clone());
+            guard::start_asking(backend.sentinel(), ipvs.sync_period, doubts)
+                .context("starting the thread that looks at IPVS")?;
+            Chosen { backend: Box::new(backend), others: vec![nft(), iptables()] }
         }
     };
     Ok(Box::new(chosen))
+}
+
+/// A mode and what takes its traces away.
+type Other = (&'static str, Box<dyn Backend>);
+
+fn nft() -> Other {
+    ("nft", Box::new(NftBackend::new()))
+}
+
+fn iptables() -> Other {
+    ("iptables", Box::new(IptablesBackend::new(None)))
+}
+
+fn ipvs_mode() -> Other {
+    ("ipvs", Box::new(IpvsBackend::new(fairlead_ipvs::Settings::default())))
 }
 
 /// Takes everything of every mode out of the kernel.
@@ -76,5 +98,6 @@ pub fn backend(mode: Mode, doubts: UnboundedSender<Doubt>) -> anyhow::Result<Box
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
     NftBackend::new().cleanup().context("removing the nft tables")?;
-    IptablesBackend::new(None).cleanup().context("removing the chains of iptables")
+    IptablesBackend::new(None).cleanup().context("removing the chains of iptables")?;
+    IpvsBackend::new(fairlead_ipvs::Settings::default()).cleanup().context("removing virtual services and sets")
 }

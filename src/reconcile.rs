@@ -180,6 +180,7 @@ impl Reconciler {
     fn doubted(&mut self, doubt: Doubt) {
         match doubt {
             Doubt::Foreign(what) => warn!("{what}; comparing and repairing"),
+            Doubt::Due => debug!("time to look at everything"),
             Doubt::Missed => debug!("announcements of the kernel were lost; comparing"),
             Doubt::Deaf(why) => {
                 self.outward.metrics.failed(Cause::Notifications);

@@ -30,6 +30,7 @@ pub fn render(settings: &Render) -> anyhow::Result<String> {
             let rules = match settings.mode {
                 Mode::Nft => fairlead_nft::text(&planned.plan),
                 Mode::Iptables(_) => fairlead_iptables::text(&planned.plan),
+                Mode::Ipvs => fairlead_ipvs::text(&planned.plan, &fairlead_ipvs::Settings::default()),
             };
             Ok(format!("{}\n{rules}", summary(&planned.plan)))
         }

@@ -56,6 +56,8 @@ pub(super) struct RunFlags {
     pub(super) overlay: OverlayFlags,
     #[command(flatten, next_help_heading = "Programming the kernel")]
     pub(super) sync: SyncFlags,
+    #[command(flatten, next_help_heading = "Mode ipvs")]
+    pub(super) ipvs: IpvsFlags,
     #[command(flatten, next_help_heading = "Connection tracking")]
     pub(super) conntrack: ConntrackFlags,
     #[command(flatten, next_help_heading = "Health and metrics")]
@@ -66,7 +68,7 @@ pub(super) struct RunFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct ModeFlag {
-    /// How the kernel is programmed: nft, iptables or ipvs. nftables means nft. ipvs is not built yet
+    /// How the kernel is programmed: nft, iptables or ipvs. nftables means nft
     #[arg(long, visible_alias = "proxy-mode", default_value = "nft", value_name = "MODE")]
     pub(super) mode: String,
     /// For --mode=iptables: legacy, nft, or auto for the one that this host uses
@@ -144,6 +146,35 @@ pub(super) struct SyncFlags {
     #[arg(long, visible_alias = "sync-period", value_name = "DURATION", value_parser = duration::parse)]
     #[arg(default_value = "30s")]
     pub(super) iptables_sync_period: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IpvsFlags {
+    /// How virtual services choose an endpoint: rr, wrr, lc, wlc, sh, mh, dh, sed, nq, lblc, lblcr, fo, ovf, twos
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(super) ipvs_scheduler: String,
+    /// Virtual services on addresses in these prefixes are left alone
+    #[arg(long, value_name = "CIDR,...", default_value = "", hide_default_value = true)]
+    pub(super) ipvs_exclude_cidrs: String,
+    /// Answer ARP only on the interface that has the address
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
+    pub(super) ipvs_strict_arp: bool,
+    /// How long IPVS remembers an idle TCP connection; 0s leaves the kernel's value
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
+    pub(super) ipvs_tcp_timeout: Duration,
+    /// How long IPVS remembers a TCP connection after a FIN; 0s leaves the kernel's value
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
+    pub(super) ipvs_tcpfin_timeout: Duration,
+    /// How long IPVS remembers a UDP flow; 0s leaves the kernel's value
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
+    pub(super) ipvs_udp_timeout: Duration,
+    /// Time between two looks at everything that IPVS and ipset hold, which announce no changes of others
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    pub(super) ipvs_sync_period: Duration,
+    /// Accepted because kube-proxy has it; --min-sync-period is for every mode
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
+    pub(super) ipvs_min_sync_period: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 mod address;
 mod duration;
 mod flags;
+mod ipvs;
 mod net_conf;
 mod overlay;
 mod settings;
@@ -21,6 +22,7 @@ use clap::error::ErrorKind;
 use fairlead_plan::Family;
 
 pub use flags::{LogFormat, RenderOutput};
+pub use ipvs::IpvsSettings;
 pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, Render, Settings};
 pub use usage::{EXIT_USAGE, UsageError};
 

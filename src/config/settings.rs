@@ -9,6 +9,7 @@ use fairlead_iptables::Variant;
 use fairlead_plan::Family;
 
 use super::flags::{ApiFlags, ConntrackFlags, LogFlags, ModeFlag, NodeFlags, RenderFlags, RunFlags, TrafficFlags};
+use super::ipvs::{self, IpvsSettings};
 use super::{ConntrackSettings, Host, LogFormat, RenderOutput, UsageError, address, overlay, traffic};
 use crate::resolve;
 
@@ -17,6 +18,8 @@ use crate::resolve;
 pub struct Settings {
     /// How the kernel is programmed.
     pub mode: Mode,
+    /// What only mode ipvs looks at.
+    pub ipvs: IpvsSettings,
     /// Where objects come from.
     pub source: ApiSource,
     /// `configSyncPeriod`; read and checked, without effect.
@@ -83,6 +86,8 @@ pub enum Mode {
     Nft,
     /// The chains of kube-proxy's iptables mode, in this variant or the one that the host uses.
     Iptables(Option<Variant>),
+    /// Virtual services of IPVS.
+    Ipvs,
 }
 
 impl Mode {
@@ -92,6 +97,7 @@ impl Mode {
         match self {
             Self::Nft => "nft",
             Self::Iptables(_) => "iptables",
+            Self::Ipvs => "ipvs",
         }
     }
 
@@ -101,6 +107,7 @@ impl Mode {
         match self {
             Self::Nft => "nftables",
             Self::Iptables(_) => "iptables",
+            Self::Ipvs => "ipvs",
         }
     }
 }
@@ -173,6 +180,7 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
     let traffic = traffic(mode, &flags.traffic, &flags.node, host)?;
     Ok(Settings {
         mode,
+        ipvs: ipvs::settings(&flags.ipvs)?,
         source: source(&flags.api)?,
         resync: flags.api.config_sync_period,
         overlay: overlay::settings(&flags.overlay, &traffic.node_name, &traffic.families, &flags.traffic.cluster_cidr)?,
@@ -216,8 +224,8 @@ fn mode(flags: &ModeFlag) -> Result<Mode, UsageError> {
     match flags.mode.as_str() {
         "" | "nft" | "nftables" => Ok(Mode::Nft),
         "iptables" => Ok(Mode::Iptables(variant)),
-        text @ "ipvs" => Err(UsageError::value("--mode", text, "not built yet; use --mode=nft")),
-        text => Err(UsageError::value("--mode", text, "no such mode; use --mode=nft or --mode=iptables")),
+        "ipvs" => Ok(Mode::Ipvs),
+        text => Err(UsageError::value("--mode", text, "no such mode; use nft, iptables or ipvs")),
     }
 }
 
@@ -272,7 +280,7 @@ fn source(flags: &ApiFlags) -> Result<ApiSource, UsageError> {
     Ok(ApiSource::Api(ApiSettings { kubeconfig: given(&flags.kubeconfig).map(PathBuf::from), master, qps, burst }))
 }
 
-fn positive(flag: &str, duration: Duration) -> Result<(), UsageError> {
+pub(super) fn positive(flag: &str, duration: Duration) -> Result<(), UsageError> {
     if duration.is_zero() {
         return Err(UsageError::value(flag, "0s", "must be longer than nothing; write something like 30s"));
     }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::resolve::{DetectMode, NodePortAddresses};
 
@@ -105,6 +107,33 @@ fn localhost_adds_loopback_and_opens_no_other_address() {
 }
 
 #[test]
+fn the_flags_of_mode_ipvs_reach_the_backend() {
+    let plain = settings(&["--proxy-mode=ipvs"]);
+    assert_eq!(plain.mode, Mode::Ipvs);
+    assert_eq!((plain.mode.name(), plain.mode.kube_proxy_name()), ("ipvs", "ipvs"));
+    assert_eq!(plain.ipvs.backend, fairlead_ipvs::Settings::default());
+    assert_eq!(plain.ipvs.sync_period, Duration::from_secs(30));
+    let flags = [
+        "--ipvs-scheduler=mh",
+        "--ipvs-exclude-cidrs=10.0.0.0/8, fd00::/8",
+        "--ipvs-strict-arp",
+        "--ipvs-tcp-timeout=15m",
+        "--ipvs-tcpfin-timeout=2m",
+        "--ipvs-udp-timeout=5m",
+        "--ipvs-sync-period=1m",
+    ];
+    let IpvsSettings { backend, sync_period } = settings(&flags).ipvs;
+    assert_eq!(sync_period, Duration::from_secs(60));
+    let wanted = fairlead_ipvs::Settings {
+        scheduler: fairlead_ipvs::Scheduler::MaglevHash,
+        exclude_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        strict_arp: true,
+        timeouts: fairlead_ipvs::Timeouts { tcp: 900, tcp_fin: 120, udp: 300 },
+    };
+    assert_eq!(backend, wanted);
+}
+
+#[test]
 fn every_detector_can_be_chosen() {
     let of = |flags: &[&str]| settings(flags).traffic.detect;
     assert_eq!(of(&["--detect-local-mode=NodeCIDR"]), DetectMode::NodeCidr);
@@ -124,8 +153,7 @@ fn a_missing_detector_and_a_missing_family_are_said_loudly() {
 #[test]
 fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
     let cases: &[(&[&str], &str)] = &[
-        (&["--proxy-mode=ipvs"], "--mode=ipvs: not built yet; use --mode=nft."),
-        (&["--mode=ebpf"], "--mode=ebpf: no such mode; use --mode=nft or --mode=iptables."),
+        (&["--mode=ebpf"], "--mode=ebpf: no such mode; use nft, iptables or ipvs."),
         (&["--iptables-variant=old"], "--iptables-variant=old: no such variant; use auto, legacy or nft."),
         (&["--mod=nft"], "--mod is not a flag of fairlead; did you mean --mode?"),
         (
@@ -133,9 +161,22 @@ fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
             "--cleanup is a flag of kube-proxy that fairlead does not have; run `fairlead cleanup` instead.",
         ),
         (
-            &["--ipvs-scheduler=rr"],
-            "--ipvs-scheduler is a flag of kube-proxy that fairlead does not have; leave it out until mode ipvs is built.",
+            &["--ipvs-scheduler=round robin"],
+            "--ipvs-scheduler=round robin: is no name of a scheduler; write one like rr, lc or mh.",
         ),
+        (
+            &["--ipvs-exclude-cidrs=10.0.0.0/8,here"],
+            "--ipvs-exclude-cidrs=here: is not a prefix; write one like 10.244.0.0/16 or fd00:10:244::/56.",
+        ),
+        (
+            &["--ipvs-udp-timeout=900h"],
+            "--ipvs-udp-timeout=3240000s: is longer than the kernel can count; write at most 596h.",
+        ),
+        (
+            &["--ipvs-tcp-timeout=10ms"],
+            "--ipvs-tcp-timeout=10ms: is less than a second; write whole seconds, or 0s for the kernel's value.",
+        ),
+        (&["--ipvs-sync-period=0"], "--ipvs-sync-period=0s: must be longer than nothing; write something like 30s."),
         (&["clean"], "clean is not a command of fairlead; use cleanup, render, or flags alone to run it."),
         (&["render"], "--filename is missing; add it."),
         (

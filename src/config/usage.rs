@@ -35,7 +35,6 @@ const KUBE_PROXY_ONLY: &[(&str, &str)] = &[
     ("--profiling", "leave it out; fairlead has no Go profiles"),
     ("--show-hidden-metrics-for-version", "leave it out; fairlead hides no metrics"),
     ("--iptables-localhost-nodeports", "use --nodeport-addresses=primary,localhost to have node ports on loopback"),
-    ("--ipvs-", "leave it out until mode ipvs is built"),
     ("--vmodule", "use RUST_LOG instead"),
     ("--log-", "leave it out; fairlead writes to standard error without buffers"),
     ("--boot-id-file", "leave it out; fairlead does not use it"),

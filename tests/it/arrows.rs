@@ -18,6 +18,7 @@ const SHIPPED: [(&str, &[&str]); 7] = [
         &[
             "anyhow",
             "clap",
+            "fairlead-iptables",
             "fairlead-ipvs",
             "fairlead-kernel",
             "fairlead-nft",

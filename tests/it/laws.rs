@@ -10,9 +10,7 @@ use fairlead::object::Event;
 use fairlead::watch::{NodeScope, read_files};
 use fairlead::world::World;
 use fairlead_lab::objects::{Endpoint, Port, Range, Service, Slice};
-use fairlead_lab::{
-    Feature, Hammer, Kind, Lab, Options, PORTS, Place, Seen, Size, cluster_ip, external_ip, needs, probe_set,
-};
+use fairlead_lab::{Hammer, Kind, Lab, Options, PORTS, Place, Seen, Size, cluster_ip, external_ip, needs, probe_set};
 use fairlead_plan::{Backend, Family, FrontendAddr, Packet, Plan, Protocol, Verdict};
 use serde_json::Value;
 
@@ -30,9 +28,9 @@ const SYNCS: usize = 100;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn lab() -> Option<Lab> {
+fn lab(mode: Mode) -> Option<Lab> {
     let size = Size { nodes: &[("a", 3), ("b", 1)], clients: &["outside"] };
-    needs(&[Feature::Namespaces, Feature::NfTables]).then(|| Lab::of_size(&size).unwrap())
+    needs(mode.needed()).then(|| Lab::of_size(&size).unwrap())
 }
 
 /// What the program would plan on node `a` for these objects.
@@ -235,7 +233,7 @@ fn sync(lab: &Lab, backend: &mut Box<dyn Backend>, was: Option<&Plan>, now: &Pla
 }
 
 fn the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before(mode: Mode) {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(mode) else { return };
     let (a, b) = two_plans(&lab);
     let everything = destinations(&lab, [&a, &b]);
     let mut backend = mode.backend();
@@ -246,7 +244,7 @@ fn the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before(mode: Mode
 }
 
 fn the_same_plan_again_writes_nothing_and_every_way_to_a_plan_ends_the_same(mode: Mode) {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(mode) else { return };
     let (a, b) = two_plans(&lab);
     let mut backend = mode.backend();
     sync(&lab, &mut backend, None, &b);
@@ -286,7 +284,7 @@ fn always_answered(lab: &Lab) -> Vec<(Protocol, SocketAddr)> {
 }
 
 fn no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_plans(mode: Mode) {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(mode) else { return };
     let (a, b) = two_plans(&lab);
     let mut backend = mode.backend();
     sync(&lab, &mut backend, None, &a);
@@ -317,7 +315,7 @@ fn no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_pla
 }
 
 fn what_others_made_stays_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left(mode: Mode) {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(mode) else { return };
     let node = lab.node("a");
     load_foreign(node, mode);
     let (before, all) = (foreign(node, mode), ruleset(node, mode));
@@ -341,7 +339,7 @@ fn what_others_made_stays_byte_for_byte_and_after_cleanup_nothing_of_ours_is_lef
 
 /// A table that can only be replaced as a whole is read with every write, so damage is repaired and nothing fails.
 fn after_a_failed_write_the_next_sync_from_nothing_is_faithful(mode: Mode) {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(mode) else { return };
     let (a, b) = two_plans(&lab);
     let mut backend = mode.backend();
     for family in Family::BOTH {
@@ -400,4 +398,5 @@ laws! {
     nft: Nft;
     iptables_legacy: IptablesLegacy;
     iptables_nft: IptablesNft;
+    ipvs: Ipvs;
 }

@@ -24,7 +24,7 @@ impl State {
         let marks = context.marks;
         let mut tables = Tables::new(context);
         let settled = std::mem::replace(&mut self.settled, false);
-        let mut repaired = self.constant(plan, report)?;
+        self.constant(plan, report)?;
         let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         let at = Instant::now();
         let held = Held::read(doors, marks, &plan.node.service_cidrs, &self.settings.exclude_cidrs)?;
@@ -43,13 +43,17 @@ impl State {
         let mut writes = tables.step(&was, &before, at);
         shares(&tables, &held, &mut writes);
         let rest = tables.step(&before, &now, at);
-        if settled && !(writes.is_empty() && rest.is_empty()) {
+        let services = !(writes.is_empty() && rest.is_empty());
+        doors.write(&writes, report)?;
+        // On a fresh node what is important works at once; what another proxy serves it serves until all is there.
+        let fresh = was.servers.is_empty();
+        let mut repaired = if fresh { doors.make_rules(&plan.node, report)? } else { Vec::new() };
+        doors.write(&rest, report)?;
+        repaired.extend(if fresh { Vec::new() } else { doors.make_rules(&plan.node, report)? });
+        doors.clear_link(report)?;
+        if services {
             repaired.push("virtual services or entries of sets".to_owned());
         }
-        for writes in [writes, rest] {
-            doors.write(&writes, report)?;
-        }
-        doors.clear_link(report)?;
         if settled {
             report.repaired.extend(repaired.iter().map(|what| format!("{what} were missing or changed")));
         }
@@ -58,8 +62,8 @@ impl State {
         Ok(())
     }
 
-    /// Sysctls, sets, route, rules. Gives what was not as it should be.
-    fn constant(&mut self, plan: &Plan, report: &mut Report) -> Result<Vec<String>, Error> {
+    /// Sysctls, sets, route.
+    fn constant(&mut self, plan: &Plan, report: &mut Report) -> Result<(), Error> {
         self.families = Doors::families().collect();
         let without = |family: Family| {
             let of_family = plan.services.iter().any(|service| service.key.family == family);
@@ -69,12 +73,10 @@ impl State {
             report.warnings.push("this node has no IPv6, so Services are served over IPv4 alone".to_owned());
         }
         let marks = self.settings.context(&plan.node).marks;
-        let Some(doors) = self.doors.as_mut() else { return Ok(Vec::new()) };
+        let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         doors.set_sysctls(&self.settings)?;
         doors.make_sets(report)?;
-        doors.make_route(marks, report)?;
-        let changed = doors.make_rules(&plan.node, report)?;
-        Ok(changed)
+        doors.make_route(marks, report)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::held::Held;
 use crate::layout::{self, LINK, Set};
 use crate::mark::Marks;
+use crate::sentinel::Sentinel;
 use crate::tables::Tables;
 use crate::watch::Watcher;
 use crate::{Settings, rules, structure};
@@ -43,6 +44,12 @@ impl IpvsBackend {
         let tables = Tables::new(settings.context(&Node::default()));
         let state = State { settings, doors: None, tables, families: Vec::new(), settled: false };
         Self { state: Arc::new(Mutex::new(state)), watcher: Watcher::default() }
+    }
+
+    /// What tells whether somebody else changed what this backend wrote.
+    #[must_use]
+    pub fn sentinel(&self) -> Sentinel {
+        Sentinel(Arc::clone(&self.state))
     }
 }
 

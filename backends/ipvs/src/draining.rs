@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use fairlead_plan::Family;
 use ipvs_rs::{Destination, ServiceId};
 
 use crate::render::{Entry, Way};
@@ -93,6 +94,11 @@ impl Draining {
             self.ways.remove(entry);
         }
         empty
+    }
+
+    /// How many frontends leave, of one family.
+    pub fn ways(&self, family: Family) -> u64 {
+        self.ways.keys().filter(|entry| entry.family == family).count() as u64
     }
 
     /// The virtual services to look at.

@@ -106,16 +106,6 @@ impl Set {
             Protocol::Sctp => Self::NodePortSctp,
         }
     }
-
-    /// The protocol whose node ports these are.
-    pub const fn protocol(self) -> Option<Protocol> {
-        match self {
-            Self::NodePortTcp => Some(Protocol::Tcp),
-            Self::NodePortUdp => Some(Protocol::Udp),
-            Self::NodePortSctp => Some(Protocol::Sctp),
-            _ => None,
-        }
-    }
 }
 
 /// How packets to frontends come to this machine.

@@ -2,8 +2,8 @@
 //! rules. All over netlink; `iptables-restore` runs once, for the constant rules.
 //!
 //! ```text
-//!  packet ─> KUBE-SERVICES (mangle): is ip:port in KUBE-CLUSTER-IP, KUBE-EXTERNAL-IP, KUBE-LOAD-BALANCER, or the node port in
-//!                │                   KUBE-NODE-PORT-TCP, -UDP, -SCTP?  The entry's mark says for each origin what to do
+//!  packet ─> KUBE-IPVS-SERVICES (mangle): is ip:port in KUBE-CLUSTER-IP, KUBE-EXTERNAL-IP, KUBE-LOAD-BALANCER, or the node port in
+//!                │                        KUBE-NODE-PORT-TCP, -UDP, -SCTP?  The entry's mark says for each origin what to do
 //!                │ row of the origin: drop, masquerade, which server
 //!                ▼
 //!            rule "mark -> table", whose one route delivers to kube-ipvs0  ─>  IPVS: virtual service by mark, else by address
@@ -38,13 +38,18 @@ mod rules;
 #[cfg(test)]
 #[path = "../../nft/tests/sample/mod.rs"]
 mod sample;
+mod sentinel;
 mod settings;
 mod structure;
 mod tables;
+mod text;
 mod trace;
 mod watch;
 mod writes;
 
 pub use backend::IpvsBackend;
+pub use ipvs_rs::{Scheduler, Timeouts};
+pub use sentinel::Sentinel;
 pub use settings::Settings;
+pub use text::text;
 pub use trace::{Fault, Tracer};

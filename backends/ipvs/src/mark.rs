@@ -30,8 +30,8 @@ pub enum Destination {
     Second = 1,
     /// The third server, by mark.
     Third = 2,
-    /// None: the packet is dropped.
-    Drop = 3,
+    /// None: the packet is dropped, or refused where the row says "masquerade".
+    None = 3,
 }
 
 impl Destination {
@@ -39,14 +39,14 @@ impl Destination {
     pub const SERVERS: [Self; 3] = [Self::First, Self::Second, Self::Third];
 }
 
-/// What an address is.
+/// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tag {
-    /// Of a `ClusterIP`: ports without a service are refused.
-    ClusterIp = 1,
-    /// Another virtual address.
+    /// Refused: a port of a `ClusterIP` that no service has, or one without endpoints.
+    Refuse = 1,
+    /// Its address is a virtual one, and nothing else is known.
     OtherVip = 2,
-    /// With this port, a frontend.
+    /// It goes to IPVS.
     Frontend = 3,
 }
 
@@ -61,7 +61,9 @@ pub struct Row {
 
 impl Row {
     /// Dropped.
-    pub const DROP: Self = Self { to: Destination::Drop, masquerade: false };
+    pub const DROP: Self = Self { to: Destination::None, masquerade: false };
+    /// Refused.
+    pub const REFUSE: Self = Self { to: Destination::None, masquerade: true };
 
     const fn bits(self) -> u32 {
         self.to as u32 | if self.masquerade { MASQUERADE } else { 0 }
@@ -134,6 +136,11 @@ impl Marks {
         (self.spread((to as u32) << Self::row_at(origin)), self.spread(TWO_BITS << Self::row_at(origin)))
     }
 
+    /// The row of an origin that says exactly this.
+    pub const fn row(self, origin: Origin, row: Row) -> (u32, u32) {
+        (self.spread(row.bits() << Self::row_at(origin)), self.spread(((1 << ROW_BITS) - 1) << Self::row_at(origin)))
+    }
+
     /// The row of an origin that says "masquerade".
     pub const fn row_masquerade(self, origin: Origin) -> u32 {
         self.spread(MASQUERADE << Self::row_at(origin))
@@ -152,6 +159,12 @@ impl Marks {
                     Origin::Node => 1,
                     Origin::Pod => 2,
                 }
+    }
+
+    /// What the entry of a frontend says that is gone but for its open connections, and the bits that tell it.
+    pub const fn leaving(self) -> (u32, u32) {
+        let bit = self.row_masquerade(Origin::Pod);
+        (self.tag(Tag::OtherVip).0 | bit, self.tag_mask() | bit)
     }
 
     /// What the entry of a frontend says.
@@ -216,7 +229,7 @@ mod tests {
     #[test]
     fn the_fields_do_not_overlap_and_fill_the_mark() {
         let marks = Marks::new(1 << 14);
-        let fields = [marks.tag_mask(), marks.destination(Destination::Drop).1, marks.rows(), marks.spread(0x3_ffff)];
+        let fields = [marks.tag_mask(), marks.destination(Destination::None).1, marks.rows(), marks.spread(0x3_ffff)];
         assert_eq!(fields.iter().fold(marks.masquerade, |all, field| all ^ field), u32::MAX);
     }
 

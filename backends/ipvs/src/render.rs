@@ -88,7 +88,7 @@ pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(Prot
         let lines = Lines::of(service, frontend);
         let number = match frontend.addr() {
             FrontendAddr::NodePort(port) => Number::NodePort(service.key.protocol, port),
-            FrontendAddr::Addr(addr) if lines.targets.len() > 1 => Number::Given(given(service.key.protocol, addr)),
+            FrontendAddr::Addr(addr) if lines.by_mark() => Number::Given(given(service.key.protocol, addr)),
             FrontendAddr::Addr(_) => Number::Given(0),
         };
         let entry = entry(service, frontend);
@@ -117,18 +117,25 @@ pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(Prot
 
 /// Where a frontend leads, by origin.
 struct Lines {
-    /// The different pools, that of packets from outside first; `None` is a server without endpoints, which refuses.
-    targets: Vec<Option<Pool>>,
+    /// The different pools, that of packets from outside first.
+    targets: Vec<Pool>,
     rows: [Row; 3],
+    /// Whether somebody is refused. IPVS takes what the node itself sends to a server by address whatever its mark says, so then
+    /// there must be none.
+    refuses: bool,
 }
 
 impl Lines {
     fn of(service: &Service, frontend: &Frontend) -> Self {
-        let mut lines = Self { targets: Vec::new(), rows: [Row::DROP; 3] };
+        let mut lines = Self { targets: Vec::new(), rows: [Row::DROP; 3], refuses: false };
         for origin in [Origin::Outside, Origin::Node, Origin::Pod] {
             let (target, masquerade) = match service.route(frontend).from(origin) {
-                Action::Forward { to, masquerade } => (Some(to), masquerade),
-                Action::Reject => (None, false),
+                Action::Forward { to, masquerade } => (to, masquerade),
+                Action::Reject => {
+                    lines.rows[origin as usize] = Row::REFUSE;
+                    lines.refuses = true;
+                    continue;
+                }
                 Action::Drop => continue,
             };
             let known = lines.targets.iter().position(|other| *other == target);
@@ -141,23 +148,22 @@ impl Lines {
         lines
     }
 
+    /// Whether an address needs servers by mark.
+    fn by_mark(&self) -> bool {
+        self.targets.len() > 1 || self.refuses && !self.targets.is_empty()
+    }
+
     fn row(&self, origin: Origin) -> Row {
         self.rows[origin as usize]
     }
 
     /// The virtual services that the rows lead to. A mark says whether to masquerade, so what is reached both ways by mark is
     /// two of them.
-    fn servers(
-        &self,
-        marks: Marks,
-        service: &Service,
-        frontend: &Frontend,
-        number: Number,
-    ) -> Vec<(ServiceId, Option<Pool>)> {
+    fn servers(&self, marks: Marks, service: &Service, frontend: &Frontend, number: Number) -> Vec<(ServiceId, Pool)> {
         let mut found = Vec::new();
-        for row in self.rows.iter().filter(|row| row.to != Destination::Drop) {
+        for row in self.rows.iter().filter(|row| row.to != Destination::None) {
             let id = match frontend.addr() {
-                FrontendAddr::Addr(address) if row.to == Destination::First => {
+                FrontendAddr::Addr(address) if row.to == Destination::First && !self.refuses => {
                     ServiceId::Address { protocol: protocol(service.key.protocol), address }
                 }
                 _ => ServiceId::Fwmark { family: family(service.key.family), mark: marks.server(number, *row) },
@@ -170,8 +176,8 @@ impl Lines {
     }
 }
 
-fn server(context: &Context, service: &Service, id: ServiceId, target: Option<Pool>) -> Server {
-    let pool = target.map(|pool| service.pools.get(pool)).unwrap_or_default();
+fn server(context: &Context, service: &Service, id: ServiceId, target: Pool) -> Server {
+    let pool = service.pools.get(target);
     let style = match (service.affinity, id) {
         (None, _) => Style { scheduler: context.scheduler.clone(), flags: Flags::default(), timeout: 0 },
         (Some(affinity), ServiceId::Address { .. }) => {

@@ -39,6 +39,8 @@ pub enum Match {
     New,
     /// It belongs to a connection.
     Known,
+    /// It is an error about a connection.
+    Related,
     /// It is an answer of a connection.
     Answer,
 }
@@ -125,6 +127,7 @@ impl Match {
             Self::DestinationIsLocal => "-m addrtype --dst-type LOCAL".to_owned(),
             Self::New => "-m conntrack --ctstate NEW".to_owned(),
             Self::Known => "-m conntrack --ctstate RELATED,ESTABLISHED".to_owned(),
+            Self::Related => "-m conntrack --ctstate RELATED".to_owned(),
             Self::Answer => "-m conntrack --ctstate ESTABLISHED --ctdir REPLY".to_owned(),
         }
     }

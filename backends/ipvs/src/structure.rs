@@ -1,32 +1,35 @@
 //! The constant rules: from a packet to its mark, and what happens to marked packets.
 //!
 //! ```text
-//!  PREROUTING, OUTPUT ─> KUBE-SERVICES ─> address known? ─> KUBE-VIRTUAL: mark of the frontend, from its set
-//!   (mangle)                │             node port? ─────> KUBE-NODE-PORT: the same
-//!                           ├─ a frontend ─> KUBE-ORIGIN ─> KUBE-FROM-POD | -NODE | -OUTSIDE: row of the mark
+//!  PREROUTING, OUTPUT ─> -SERVICES ─> address known? ─> -ADDRESS: mark of the frontend, from its set
+//!   (mangle)                │         node port? ─────> -NODE-PORT: the same
+//!                           ├─ a frontend ─> -ORIGIN ─> -FROM-POD | -FROM-NODE | -FROM-OUTSIDE: row of the mark
 //!                           └─ unallocated ClusterIP: drop
-//!  then: rule and route by mark ─> IPVS ─> OUTPUT again ─> KUBE-IPVS-SENT: forget the mark but for masquerade
-//!  POSTROUTING (nat) ─> KUBE-POSTROUTING: masquerade;  INPUT, FORWARD, OUTPUT (filter) ─> unused ports of ClusterIPs: refuse
+//!  then: rule and route by mark ─> IPVS ─> OUTPUT again ─> -SENT: forget the mark but for masquerade
+//!  POSTROUTING (nat) ─> -POSTROUTING: masquerade;  INPUT, FORWARD, OUTPUT (filter) ─> -FILTER: refuse unused ports
 //! ```
+//!
+//! All names begin with `KUBE-IPVS`, so that they are told from those of kube-proxy, which may still be there.
 
 use fairlead_plan::{Family, LocalTraffic, Node, Origin, Protocol};
 use ipnet::IpNet;
 
 use crate::layout::Set;
-use crate::mark::{Destination, Marks, Tag};
+use crate::mark::{Destination, Marks, Row, Tag};
 use crate::rules::{Chain, Match, Rule, Target};
 
-/// The tables that hold chains of ours.
-pub const TABLES: [&str; 3] = ["mangle", "nat", "filter"];
+/// The tables that hold chains of ours, in the order in which they are written: last the one that leads packets to IPVS.
+pub const TABLES: [&str; 3] = ["nat", "filter", "mangle"];
 
-const SERVICES: &str = "KUBE-SERVICES";
+const SERVICES: &str = "KUBE-IPVS-SERVICES";
 const SENT: &str = "KUBE-IPVS-SENT";
-const VIRTUAL: &str = "KUBE-VIRTUAL";
-const NODE_PORT: &str = "KUBE-NODE-PORT";
-const ORIGIN: &str = "KUBE-ORIGIN";
-const POSTROUTING: &str = "KUBE-POSTROUTING";
+const VIRTUAL: &str = "KUBE-IPVS-ADDRESS";
+const NODE_PORT: &str = "KUBE-IPVS-NODE-PORT";
+const LEAVING: &str = "KUBE-IPVS-LEAVING";
+const ORIGIN: &str = "KUBE-IPVS-ORIGIN";
+const POSTROUTING: &str = "KUBE-IPVS-POSTROUTING";
 const FILTER: &str = "KUBE-IPVS-FILTER";
-const FORWARD: &str = "KUBE-FORWARD";
+const FORWARD: &str = "KUBE-IPVS-FORWARD";
 
 /// The chains for one family.
 pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
@@ -37,11 +40,12 @@ pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
         mangle(SENT, &[], vec![Rule(Vec::new(), Target::Mark(0, !marks.masquerade))]),
         mangle(VIRTUAL, &[], Set::FRONTENDS.map(|set| Rule(Vec::new(), Target::MapMark(set))).into()),
         mangle(NODE_PORT, &[], node_ports()),
+        mangle(LEAVING, &[], leaving(marks)),
         mangle(ORIGIN, &[], origin(family, node)),
     ];
     all.extend(Origin::ALL.map(|origin| mangle(from(origin), &[], row(marks, origin))));
     all.push(Chain { name: POSTROUTING, table: "nat", hooks: &["POSTROUTING"], rules: postrouting(marks) });
-    let refused = tagged(marks, Tag::ClusterIp);
+    let refused = tagged(marks, Tag::Refuse);
     let refuse = vec![Rule(vec![refused], Target::Reject)];
     all.push(Chain { name: FILTER, table: "filter", hooks: &["INPUT", "FORWARD", "OUTPUT"], rules: refuse });
     let accept = vec![Rule(vec![Match::Known], Target::Accept)];
@@ -52,9 +56,9 @@ pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
 /// The chain of an origin.
 const fn from(origin: Origin) -> &'static str {
     match origin {
-        Origin::Pod => "KUBE-FROM-POD",
-        Origin::Node => "KUBE-FROM-NODE",
-        Origin::Outside => "KUBE-FROM-OUTSIDE",
+        Origin::Pod => "KUBE-IPVS-FROM-POD",
+        Origin::Node => "KUBE-IPVS-FROM-NODE",
+        Origin::Outside => "KUBE-IPVS-FROM-OUTSIDE",
     }
 }
 
@@ -82,12 +86,14 @@ fn services(family: Family, node: &Node, marks: Marks) -> Vec<Rule> {
         matches.extend([untagged(marks, Some(Tag::Frontend)), Match::DestinationIsLocal]);
         rules.push(Rule(matches, Target::Jump(NODE_PORT)));
     }
+    let (value, mask) = marks.leaving();
     rules.extend([
+        Rule(vec![Match::Mark { value, mask, not: false }], Target::Jump(LEAVING)),
         Rule(vec![tagged(marks, Tag::Frontend)], Target::Goto(ORIGIN)),
-        // Errors about packets that IPVS sent, and pings, which this node answers for all virtual addresses.
-        Rule(vec![Match::Icmp, untagged(marks, None)], Target::Mark(frontend, u32::MAX)),
+        // IPVS knows to whom errors about its packets belong.
+        Rule(vec![Match::Icmp, Match::Related, untagged(marks, None)], Target::Mark(frontend, u32::MAX)),
         Rule(vec![tagged(marks, Tag::Frontend)], Target::Return),
-        Rule(vec![tagged(marks, Tag::ClusterIp)], Target::Return),
+        Rule(vec![tagged(marks, Tag::Refuse)], Target::Return),
     ]);
     rules.extend(of(family, &node.service_cidrs).map(|net| Rule(vec![Match::Destination(net)], Target::Drop)));
     rules.push(Rule(vec![tagged(marks, Tag::OtherVip)], Target::Mark(0, u32::MAX)));
@@ -97,6 +103,17 @@ fn services(family: Family, node: &Node, marks: Marks) -> Vec<Rule> {
 fn node_ports() -> Vec<Rule> {
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     all.map(|protocol| Rule(vec![Match::Protocol(protocol)], Target::MapMark(Set::node_ports(protocol)))).into()
+}
+
+/// Of a frontend that is gone the open connections still lead to IPVS; everything else is as if it were not there.
+fn leaving(marks: Marks) -> Vec<Rule> {
+    let (frontend, _) = marks.tag(Tag::Frontend);
+    vec![
+        Rule(vec![Match::Known], Target::Mark(frontend, u32::MAX)),
+        Rule(vec![Match::Known], Target::Return),
+        Rule(Vec::new(), Target::Mark(0, u32::MAX)),
+        Rule(Vec::new(), Target::MapMark(Set::Addresses)),
+    ]
 }
 
 fn origin(family: Family, node: &Node) -> Vec<Rule> {
@@ -114,20 +131,32 @@ fn origin(family: Family, node: &Node) -> Vec<Rule> {
     rules
 }
 
-/// Turns the row of an origin into destination bits and the masquerade bit.
+/// Turns the row of an origin into destination bits and the masquerade bit. What IPVS itself would refuse in IPv4 nobody would
+/// hear of: it cannot send from an address that the node does not have.
 fn row(marks: Marks, origin: Origin) -> Vec<Rule> {
     let leads = |to| {
         let (value, mask) = marks.row_to(origin, to);
         Match::Mark { value, mask, not: false }
     };
-    let mut rules = vec![Rule(vec![leads(Destination::Drop), Match::New], Target::Drop)];
+    let exactly = |row| {
+        let (value, mask) = marks.row(origin, row);
+        Match::Mark { value, mask, not: false }
+    };
+    let (refuse, _) = marks.tag(Tag::Refuse);
+    let mut rules = vec![
+        Rule(vec![exactly(Row::DROP), Match::New], Target::Drop),
+        Rule(vec![exactly(Row::REFUSE), Match::New], Target::Mark(refuse, u32::MAX)),
+        Rule(vec![tagged(marks, Tag::Refuse)], Target::Return),
+    ];
     for to in [Destination::Second, Destination::Third] {
         let (value, mask) = marks.destination(to);
         rules.push(Rule(vec![leads(to)], Target::Mark(value, mask)));
     }
     let bit = marks.row_masquerade(origin);
     let masquerade = Match::Mark { value: bit, mask: bit, not: false };
-    rules.push(Rule(vec![masquerade], Target::Mark(marks.masquerade, marks.masquerade)));
+    let (none, mask) = marks.row_to(origin, Destination::None);
+    let somewhere = Match::Mark { value: none, mask, not: true };
+    rules.push(Rule(vec![masquerade, somewhere], Target::Mark(marks.masquerade, marks.masquerade)));
     rules.push(Rule(Vec::new(), Target::Mark(0, marks.rows())));
     rules
 }

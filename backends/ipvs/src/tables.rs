@@ -10,7 +10,7 @@ use ipvs_rs::ServiceId;
 
 use crate::draining::Draining;
 use crate::layout::Set;
-use crate::mark::{Number, Row, Tag};
+use crate::mark::Tag;
 use crate::numbers::Numbers;
 use crate::render::{self, Context, Entry, Objects, Server, Way};
 use crate::writes::Writes;
@@ -56,6 +56,8 @@ pub struct Tables {
     pub numbers: Numbers,
     /// What is on its way out.
     pub draining: Draining,
+    /// One of the virtual services that are there.
+    pub witness: Option<ServiceId>,
     shares: HashMap<Entry, Share>,
     share_counts: [u64; 2],
     /// Entries of shares as they were when the step began.
@@ -71,6 +73,7 @@ impl Tables {
             context,
             numbers: Numbers::default(),
             draining: Draining::default(),
+            witness: None,
             shares: HashMap::new(),
             share_counts: [0; 2],
             touched: BTreeMap::new(),
@@ -151,6 +154,9 @@ impl Tables {
                 }
             }
         }
+        if self.witness.is_none_or(|id| !now.servers.contains_key(&id) && was.servers.contains_key(&id)) {
+            self.witness = now.servers.keys().next().copied();
+        }
         for (id, server) in was.servers.iter().filter(|(id, _)| !now.servers.contains_key(id)) {
             for endpoint in &server.endpoints {
                 self.remove_endpoint(server, *endpoint, at, writes);
@@ -215,11 +221,7 @@ impl Tables {
 
     /// Open connections still find their way, new ones do not.
     fn leave(&mut self, way: &Way, writes: &mut Writes) {
-        let number = match (way.entry.set.protocol(), way.entry.key.port) {
-            (Some(protocol), Some(port)) => Number::NodePort(protocol, port),
-            _ => Number::Given(self.context.marks.given(way.mark).unwrap_or(0)),
-        };
-        let mark = self.context.marks.entry(number, |_| Row::DROP);
+        let (mark, _) = self.context.marks.leaving();
         writes.add(way.entry, SetEntry { mark: Some(mark), ..way.entry.key });
         let address = way.address.map(|(ip, _)| address(way.entry.family, ip));
         if let Some(address) = address {
@@ -284,7 +286,7 @@ impl Tables {
     /// The entry as the kernel should have it now.
     fn shared(&self, entry: &Entry) -> Option<SetEntry> {
         let share = self.shares.get(entry)?;
-        let tag = if share.strong > 0 { Tag::ClusterIp } else { Tag::OtherVip };
+        let tag = if share.strong > 0 { Tag::Refuse } else { Tag::OtherVip };
         let mark = entry.set.marks().then(|| self.context.marks.tag(tag).0);
         Some(SetEntry { mark, ..entry.key })
     }

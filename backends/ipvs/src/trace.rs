@@ -115,7 +115,7 @@ impl Tracer {
             return Err(Fault(format!("{:?} gets packets of {}", server.id, walk.packet.protocol)));
         }
         if server.endpoints.is_empty() {
-            return Ok(Verdict::Reject);
+            return Err(Fault(format!("{:?} has no endpoints, and what IPVS says of that is not heard", server.id)));
         }
         let mut masqueraded = BTreeSet::new();
         for endpoint in &server.endpoints {
@@ -186,7 +186,7 @@ impl Tracer {
             Match::Interface(name, true) => {
                 packet.interface.as_ref().is_some_and(|other| other.starts_with(name.as_str()))
             }
-            Match::Icmp | Match::Known | Match::Answer => false,
+            Match::Icmp | Match::Known | Match::Related | Match::Answer => false,
             Match::New => true,
             Match::Protocol(protocol) => packet.protocol == *protocol,
             Match::Mark { value, mask, not } => (walk.mark & mask == *value) != *not,

@@ -50,6 +50,7 @@ const DATA_FLAGS: u16 = 8;
 const DATA_MAXELEM: u16 = 19;
 const DATA_IP2: u16 = 20;
 const DATA_CIDR2: u16 = 21;
+const DATA_ELEMENTS: u16 = 24;
 const DATA_SKBMARK: u16 = 27;
 
 const ADDRESS_V4: u16 = 1;

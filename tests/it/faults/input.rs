@@ -18,7 +18,7 @@ const WRONG: [(&[&str], &[&str]); 12] = [
     (&["--metrics-bind-address=here"], &["--metrics-bind-address", "here"]),
     (&["--manifests=/tmp", "--kubeconfig=/tmp/k"], &["--manifests", "--kubeconfig"]),
     (&["--mode=iptables"], &["--mode", "iptables"]),
-    (&["--mode=ipvs"], &["--mode", "ipvs"]),
+    (&["--ipvs-scheduler=round robin"], &["--ipvs-scheduler", "round robin"]),
     (&["--proxy-mode=userspace"], &["--mode", "userspace"]),
     (&["clean"], &["clean", "cleanup"]),
 ];

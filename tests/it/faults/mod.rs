@@ -6,6 +6,7 @@ mod flows;
 mod gap;
 mod input;
 mod kill;
+mod missing;
 mod repair;
 mod restart;
 

@@ -103,6 +103,9 @@ pub fn ruleset(node: &Place, mode: Mode) -> String {
 pub fn held(node: &Place, mode: Mode) -> [String; 2] {
     Family::BOTH.map(|family| {
         let Some(tool) = mode.tool(family) else { return format!("{:#?}", listing(node, family)) };
+        if mode == Mode::Ipvs {
+            return services_and_sets(node, family);
+        }
         let mut chains: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for table in ["nat", "filter"] {
             for line in shell(node, &format!("{tool}-save -t {table}")).lines() {
@@ -116,6 +119,39 @@ pub fn held(node: &Place, mode: Mode) -> [String; 2] {
         }
         format!("{chains:#?}")
     })
+}
+
+/// Entries of frontends that are gone and whose connections have not ended carry this, with the default masquerade bit.
+const LEAVING: &str = "skbmark 0x88000000";
+
+/// Mode ipvs, without what only waits for connections to end .
+fn services_and_sets(node: &Place, family: Family) -> String {
+    let v6 = family == Family::V6;
+    let mut services: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in shell(node, "ipvsadm -Sn").lines().filter(|line| v6 == (line.contains('[') || line.contains(" -6"))) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let id = words[1..3].join(" ");
+        match words[0] {
+            "-A" => services.entry(id).or_default().insert(0, line.to_owned()),
+            _ if line.ends_with("-w 0") => {}
+            _ => services.entry(id).or_default().push(line.to_owned()),
+        }
+    }
+    services.retain(|_, lines| {
+        lines[1..].sort();
+        lines.len() > 1
+    });
+    let mut entries: Vec<String> = shell(node, "ipset save").lines().map(str::to_owned).collect();
+    entries.retain(|line| v6 == line.contains("KUBE-6-") && line.contains(" KUBE-") && !line.contains(LEAVING));
+    // Sizes of tables grow and do not shrink, and their seeds are random.
+    entries
+        .iter_mut()
+        .filter(|line| line.starts_with("create"))
+        .for_each(|line| line.truncate(line.find(" family").unwrap_or(line.len())));
+    // The address of a frontend that is leaving stays too.
+    entries.retain(|line| !line.contains("skbmark 0x80000000"));
+    entries.sort();
+    format!("{services:#?} {entries:#?}")
 }
 
 fn shell(node: &Place, line: &str) -> String {

@@ -85,7 +85,7 @@ impl Mode {
         if self == Self::Ipvs {
             let ip = if family == Family::V4 { "-4" } else { "-6" };
             return [
-                format!("{variant} -t mangle -F KUBE-SERVICES"),
+                format!("{variant} -t mangle -F KUBE-IPVS-SERVICES"),
                 format!("{variant} -t mangle -F && {variant} -t mangle -X && {variant} -t nat -F"),
                 format!("ip {ip} rule delete pref 99"),
                 "ip link delete kube-ipvs0".to_owned(),

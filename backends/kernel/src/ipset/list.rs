@@ -14,6 +14,8 @@ pub struct HeldSet {
     pub v6: bool,
     /// Whether entries carry marks.
     pub marks: bool,
+    /// How many entries it has.
+    pub elements: u32,
 }
 
 /// An entry of a set that the kernel holds.
@@ -24,12 +26,14 @@ pub(super) fn head(list: Attributes<'_>) -> Option<HeldSet> {
     let name = list.clone().get(ATTR_SETNAME).and_then(text)?.to_owned();
     let type_name = list.clone().get(ATTR_TYPENAME).and_then(text)?;
     let family = list.clone().get(ATTR_FAMILY).and_then(|bytes| bytes.first().copied());
-    let flags = list.get(ATTR_DATA).and_then(|data| crate::netlink::attributes(data).get(DATA_FLAGS)).and_then(be_u32);
+    let data = crate::netlink::attributes(list.get(ATTR_DATA).unwrap_or_default());
+    let flags = data.clone().get(DATA_FLAGS).and_then(be_u32);
     Some(HeldSet {
         name,
         kind: SetKind::ALL.into_iter().find(|kind| kind.name() == type_name),
         v6: family.map(i32::from) == Some(libc::AF_INET6),
         marks: flags.unwrap_or(0) & FLAG_MARKS != 0,
+        elements: data.get(DATA_ELEMENTS).and_then(be_u32).unwrap_or(0),
     })
 }
 
