@@ -81,6 +81,7 @@
 //! | `clap` | the command line |
 //! | `tracing`, `tracing-subscriber` | logs |
 //! | `ipnet` | prefixes |
+//! | `regex` | interfaces by expression, as flannel's `--iface-regex` |
 //! | `thiserror`, `anyhow` | errors of libraries, errors of the program |
 //! | `libc` | system calls, in `backends/kernel` alone |
 //! | `nftables` | the types of `nft -j`: what `fairlead render` prints and what tests read |
@@ -106,6 +107,7 @@ pub mod loopback;
 pub mod metrics;
 pub mod object;
 pub mod outward;
+pub mod overlay;
 pub mod program;
 pub mod reconcile;
 pub mod render;

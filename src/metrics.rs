@@ -3,6 +3,7 @@
 //! Names are kube-proxy's where the meaning is the same, so that dashboards and alerts go on working.
 
 mod declared;
+mod overlay;
 mod process;
 
 use std::sync::{Mutex, PoisonError};
@@ -44,11 +45,13 @@ pub enum Cause {
     Input,
     /// The notifications of the kernel were lost.
     Notifications,
+    /// The overlay: no interface, a device or peer that the kernel refuses.
+    Overlay,
 }
 
 impl Cause {
     /// All of them; each has its series from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unsupported,
         Self::Sync,
         Self::Conntrack,
@@ -57,6 +60,7 @@ impl Cause {
         Self::Watch,
         Self::Input,
         Self::Notifications,
+        Self::Overlay,
     ];
 
     const fn label(self) -> &'static str {
@@ -69,6 +73,7 @@ impl Cause {
             Self::Watch => "watch",
             Self::Input => "input",
             Self::Notifications => "notifications",
+            Self::Overlay => "overlay",
         }
     }
 }

@@ -136,6 +136,7 @@ impl Reconciler {
             Content::Event(event) => event,
             Content::Problem(problem) => return self.outward.problem(&problem),
         };
+        self.outward.heard(&event);
         let kind = match &event {
             Event::Apply(object) => Some(object.kind()),
             Event::Delete(kind, _) => Some(*kind),

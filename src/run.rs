@@ -17,6 +17,7 @@ use crate::health::{self, Health, WantedChecks};
 use crate::loopback::Loopback;
 use crate::metrics::{Cause, Metrics};
 use crate::outward::{self, Outward};
+use crate::overlay::{self, Overlay};
 use crate::program::Programmer;
 use crate::reconcile::{Pace, Reconciler};
 use crate::watch::{ApiSettings, ManifestSettings, NodeScope, Publisher, Source, Timing};
@@ -35,7 +36,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         warn!("{sentence}");
     }
     let health = Arc::new(Health::new(settings.sync_period, &resolved.families));
-    let (source, publisher) = source(&settings).await?;
+    let (patches, wanted_patches) = watch::channel(None);
+    let (source, publisher) = source(&settings, wanted_patches).await?;
+    let overlay = (settings.overlay.backend != overlay::Backend::None).then(|| {
+        metrics.has_overlay();
+        health.await_overlay();
+        let (metrics, health) = (Arc::clone(&metrics), Arc::clone(&health));
+        Overlay::start(settings.overlay.clone(), metrics, health, publisher.clone(), patches)
+    });
+    let overlay = overlay.transpose().context("starting the overlay")?;
     let (checks, wanted_checks) = watch::channel(WantedChecks::default());
     let mut failures = serve(&settings, &health, &metrics, &publisher, wanted_checks)?;
 
@@ -54,6 +63,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         checks,
         publisher,
         answered: outward::Answered::default(),
+        overlay,
     };
     let pace = Pace { min_sync_period: settings.min_sync_period, retry_most: settings.sync_period };
     let reconciler = Reconciler::new(World::new(resolved), programmer, outward, pace);
@@ -90,8 +100,14 @@ fn tune(settings: &Settings, metrics: &Metrics) {
     }
 }
 
-async fn source(settings: &Settings) -> anyhow::Result<(Source, Publisher)> {
-    let nodes = NodeScope::Own(settings.traffic.node_name.clone());
+/// Where objects come from, and what is written back: Events, and to this node's Node what the overlay wants.
+async fn source(
+    settings: &Settings,
+    patches: watch::Receiver<Option<overlay::Patch>>,
+) -> anyhow::Result<(Source, Publisher)> {
+    let has_overlay = settings.overlay.backend != overlay::Backend::None;
+    let own = settings.traffic.node_name.clone();
+    let nodes = if has_overlay { NodeScope::All } else { NodeScope::Own(own.clone()) };
     match &settings.source {
         ApiSource::Manifests(directory) => {
             Ok((Source::manifests(&ManifestSettings::new(directory, nodes))?, Publisher::silent()))
@@ -105,7 +121,10 @@ async fn source(settings: &Settings) -> anyhow::Result<(Source, Publisher)> {
             };
             let client = api.client().await?;
             // The task ends with the program.
-            let (publisher, _) = Publisher::start(client.clone(), &settings.traffic.node_name);
+            let (publisher, _) = Publisher::start(client.clone(), &own);
+            if has_overlay {
+                tokio::spawn(overlay::publish(client.clone(), own, patches));
+            }
             Ok((Source::api(&client, &api), publisher))
         }
     }

@@ -6,6 +6,8 @@
 mod address;
 mod duration;
 mod flags;
+mod net_conf;
+mod overlay;
 mod settings;
 mod traffic;
 mod usage;

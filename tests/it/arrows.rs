@@ -26,6 +26,7 @@ const SHIPPED: [(&str, &[&str]); 4] = [
             "k8s-openapi",
             "kube",
             "prometheus",
+            "regex",
             "serde",
             "serde-saphyr",
             "serde_json",

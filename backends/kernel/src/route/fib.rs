@@ -148,6 +148,16 @@ fn encap(content: &[u8]) -> Option<Encap> {
     Some(Encap { id, destination, checksum: flags.unwrap_or(0) & TUNNEL_CSUM != 0 })
 }
 
+/// Asks which route a packet to this address takes.
+pub(super) fn lookup(addr: IpAddr, seq: u32) -> Message {
+    let mut header = [0; ROUTE_HEADER];
+    header[0] = family_of(addr);
+    header[1] = if addr.is_ipv4() { 32 } else { 128 };
+    let mut message = Message::new(RTM_GETROUTE, REQUEST | ACK, seq, &header);
+    message.put(RTA_DST, &octets(addr));
+    message
+}
+
 pub(super) fn set(route: &Route, seq: u32) -> Message {
     let scope = match route.hop {
         NextHop::Unicast { gateway: None, .. } if route.destination.addr().is_ipv4() => RT_SCOPE_LINK,

@@ -121,6 +121,14 @@ pub struct Refusal {
     pub text: Option<String>,
 }
 
+impl Refusal {
+    /// Whether the interface is gone or down, whatever was to be done with it.
+    #[must_use]
+    pub const fn is_about_device(&self) -> bool {
+        matches!(self.errno, libc::ENODEV | libc::ENETDOWN)
+    }
+}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let error = io::Error::from_raw_os_error(self.errno);
@@ -220,6 +228,41 @@ impl Rtnl {
             // A filter for a table that was never used.
             Err(RtnlError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
             other => other,
+        }
+    }
+
+    /// The default routes of a family in the main table, without keeping the others.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn default_routes(&mut self, ipv6: bool) -> Result<Vec<Route>, RtnlError> {
+        let filter = RouteFilter { ipv6, table: super::TABLE_MAIN, protocol: None, index: None };
+        let (header, attributes) = filter.request();
+        self.list("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |found, message| {
+            let is_default = |route: &Route| route.destination.prefix_len() == 0 && filter.wants(route);
+            found.extend(Route::read(message).filter(is_default));
+        })
+    }
+
+    /// The index of the interface through which a packet to this address would leave; `None` if it cannot.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn interface_towards(&mut self, addr: IpAddr) -> Result<Option<u32>, RtnlError> {
+        const WHAT: &str = "look up a route";
+        self.seq = self.seq.wrapping_add(1);
+        let request = fib::lookup(addr, self.seq).finish()?;
+        self.socket.send(&request).map_err(failed(WHAT))?;
+        let mut found = None;
+        let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
+            if let Some(Route { hop: super::NextHop::Unicast { index, .. }, .. }) = Route::read(message) {
+                found = Some(index);
+            }
+        });
+        match result {
+            Ok(_) => Ok(found),
+            Err(Broken::Refused(_)) => Ok(None),
+            Err(broken) => Err(failed(WHAT)(broken.into())),
         }
     }
 

@@ -1,0 +1,4 @@
+//! The overlay: the real program on every node of a lab whose nodes know nothing of each other's pods.
+
+mod reach;
+mod stage;
