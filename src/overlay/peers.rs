@@ -219,7 +219,8 @@ impl Peers {
         peer: &PeerId,
         objects: &[Object],
     ) -> Option<(PeerId, Key)> {
-        objects.iter().find_map(|(key, _)| {
+        // The route first: its prefix says most.
+        objects.iter().rev().find_map(|(key, _)| {
             let (_, owner) = self.wanted.get(key).filter(|(_, owner)| owner != peer)?;
             let stronger = self.rank(settings, owner).is_some_and(|of_owner| of_owner < *rank);
             stronger.then(|| (owner.clone(), *key))

@@ -14,10 +14,11 @@ use tracing::{info, warn};
 
 use super::facts::NETWORK_UNAVAILABLE;
 
-/// How long the API server may take.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long the API server may take at the first try, and the longest. The first is short because the reason to write is
+/// often a new address of this node: what goes over the old connection is never answered.
+const ANSWER: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
 /// First pause after a failure, and the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 
 /// What of this node's Node must be different.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,25 +60,25 @@ impl Patch {
 /// Sends each patch that is asked for, until nobody asks any more.
 pub async fn publish(client: Client, node: String, mut wanted: watch::Receiver<Option<Patch>>) {
     let api: Api<Node> = Api::all(client);
-    let mut pause = PAUSE.0;
+    let (mut answer, mut pause) = (ANSWER.0, PAUSE.0);
     while wanted.changed().await.is_ok() {
         loop {
             let Some(patch) = wanted.borrow_and_update().clone() else { break };
-            let Err(why) = send(&api, &node, &patch).await else {
-                pause = PAUSE.0;
+            let Err(why) = send(&api, &node, &patch, answer).await else {
+                (answer, pause) = (ANSWER.0, PAUSE.0);
                 info!(annotations = patch.annotations.len(), "overlay: this node's Node says how to reach it");
                 break;
             };
             warn!("overlay: this node's Node cannot be patched: {why}; trying again in {pause:?}");
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
+            (answer, pause) = ((answer * 2).min(ANSWER.1), (pause * 2).min(PAUSE.1));
         }
     }
 }
 
-async fn send(api: &Api<Node>, node: &str, patch: &Patch) -> Result<(), String> {
+async fn send(api: &Api<Node>, node: &str, patch: &Patch, answer: Duration) -> Result<(), String> {
     let (params, body) = (PatchParams::default(), Body::Strategic(patch.body()));
-    match tokio::time::timeout(ANSWER, api.patch_status(node, &params, &body)).await {
+    match tokio::time::timeout(answer, api.patch_status(node, &params, &body)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
             Err(format!("{}; allow patch of nodes/status", status.message))

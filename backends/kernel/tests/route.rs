@@ -259,3 +259,33 @@ fn changes_of_others_are_heard_and_our_own_are_not() {
         assert!(!heard.iter().any(|change| is_neighbour(change, v6)), "{heard:?}");
     });
 }
+
+#[test]
+fn somebody_elses_route_in_the_way_is_replaced() {
+    in_namespace(|rtnl, eth0| {
+        let (v4, v6) = tunnels(rtnl, eth0);
+        for (family, net, theirs, ours) in [
+            ("-4", "10.42.1.0/24", "192.168.205.9", onlink("10.42.1.0/24", "10.42.1.0", v4, None)),
+            ("-6", "fd00:42:0:1::/64", "fd00:205::9", onlink("fd00:42:0:1::/64", "fd00:42:0:1::", v6, None)),
+        ] {
+            for command in ["replace", "append", "replace blackhole"] {
+                let words = command.split_once(' ').unwrap_or((command, ""));
+                let way = if words.1.is_empty() { format!("via {theirs} dev eth0") } else { String::new() };
+                ip(&format!("{family} route {} {} {net} {way}", words.0, words.1));
+                let refused = rtnl.write(&[Write::SetRoute(ours)]).unwrap();
+                if let [refusal] = &refused[..] {
+                    assert!(
+                        refusal.is_in_the_way() && (family, command) == ("-6", "replace"),
+                        "{family} {command}: {refusal}"
+                    );
+                    all(rtnl, &[Write::ClearWay(ours), Write::SetRoute(ours)]);
+                }
+                let filter =
+                    RouteFilter { ipv6: family == "-6", table: TABLE_MAIN, protocol: Some(PROTOCOL), index: None };
+                assert_eq!(rtnl.routes(filter).unwrap(), [ours], "{family} {command}");
+                let shown = ip(&format!("{family} route show {net} proto {PROTOCOL}"));
+                assert!(shown.contains("onlink"), "{family} {command}: {shown}");
+            }
+        }
+    });
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use fairlead_kernel::route::{RtnlError, Write};
+use fairlead_kernel::route::{Refusal, RtnlError, Write};
 
 use super::Worker;
 use crate::overlay::desired::Key;
@@ -52,7 +52,7 @@ impl Worker {
         if writes.is_empty() {
             return Ok(());
         }
-        let refused = self.kernel.write(&writes)?;
+        let refused = self.write_past_others(&writes)?;
         self.outside.wrote(writes.len() - refused.len());
         let mut failing = BTreeMap::new();
         for refusal in refused {
@@ -67,6 +67,23 @@ impl Worker {
         }
         self.settle_retries(&keys, failing);
         Ok(())
+    }
+
+    /// Writes, and once more what may be refused because of a route of others in the way. That one goes.
+    fn write_past_others(&mut self, writes: &[Write]) -> Result<Vec<Refusal>, RtnlError> {
+        let (mut refused, mut again) = (Vec::new(), Vec::new());
+        for refusal in self.kernel.write(writes)? {
+            match &writes[refusal.at] {
+                Write::SetRoute(route) if refusal.is_in_the_way() => {
+                    again.push((refusal.at, [Write::ClearWay(*route), Write::SetRoute(*route)]));
+                }
+                _ => refused.push(refusal),
+            }
+        }
+        let (places, again): (Vec<_>, Vec<_>) = again.into_iter().unzip();
+        let still = self.kernel.write(again.as_flattened())?;
+        refused.extend(still.into_iter().map(|refusal| Refusal { at: places[refusal.at / 2], ..refusal }));
+        Ok(refused)
     }
 
     /// Who was tried and not refused waits no longer; who was refused is tried again later.

@@ -1,4 +1,5 @@
 //! The overlay: the real program on every node of a lab whose nodes know nothing of each other's pods.
 
+mod faults;
 mod reach;
 mod stage;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::addresses::pod_nets;
-use crate::{Kind, Lab, Place};
+use crate::{Addresses, Kind, Lab, Place, build, ip};
 
 impl Lab {
     /// Removes the routes by which each node reaches the pods of the others over the switch. From then on somebody else
@@ -39,7 +39,40 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Takes the network card out of a node, with its addresses and routes.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn unplug(&self, node: &str) -> Result<()> {
+        self.node(node).ip("link del eth0").map(drop)
+    }
+
+    /// Puts a new one in and gives it what the old one had at the start.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn plug(&self, node: &str) -> Result<()> {
+        let (place, switch) = (self.node(node), format!("{}-switch", self.tag));
+        let line = format!("link add eth0 netns {} type veth peer name p-{node} netns {switch}", place.namespace());
+        ip::batch(None, &[line])?;
+        ip::batch(Some(&switch), &[format!("link set p-{node} master switch up")])?;
+        place.ip("link set eth0 up")?;
+        place.address_eth0(place.addresses())
+    }
+}
+
 impl Place {
+    /// Gives `eth0` of a node or client these addresses and the default routes of the lab.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn address_eth0(&self, addresses: &Addresses) -> Result<()> {
+        let mut lines = build::with_address("eth0", addresses, 24, 64).to_vec();
+        lines.extend(build::default_routes_of_switch().map(|line| line.replacen("add", "replace", 1)));
+        ip::batch(Some(self.namespace()), &lines)
+    }
+
     /// The prefixes of a node's pods with their base addresses, where tunnels of nodes have theirs: `10.244.1.0`.
     #[must_use]
     pub fn pod_bases(&self) -> Vec<String> {

@@ -193,6 +193,12 @@ pub(super) fn delete(route: &Route, seq: u32) -> Message {
     message
 }
 
+/// Names the route by destination, table and metric alone.
+pub(super) fn clear(route: &Route, seq: u32) -> Message {
+    let anybodys = Route { protocol: 0, ..*route };
+    message(RTM_DELROUTE, REQUEST | ACK, &anybodys, [RT_SCOPE_NOWHERE, 0], 0, seq)
+}
+
 fn message(kind: u16, flags: u16, route: &Route, [scope, type_]: [u8; 2], hop: u32, seq: u32) -> Message {
     let net = route.destination.trunc();
     let mut header = [0; ROUTE_HEADER];

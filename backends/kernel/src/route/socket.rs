@@ -60,8 +60,11 @@ pub enum Write {
     SetForwarding(u32, Mac, IpAddr),
     /// Removes it with all its destinations.
     DeleteForwarding(u32, Mac),
-    /// Makes a route, or replaces the one with its destination, table and metric, whoever made that.
+    /// Makes a route, or replaces the one with its destination, table and metric, whoever made that. IPv6 refuses with
+    /// [`Refusal::is_in_the_way`] to replace one of another interface by an onlink one whose gateway it covers.
     SetRoute(Route),
+    /// Removes whatever has the destination, table and metric of this route.
+    ClearWay(Route),
     /// Removes it.
     DeleteRoute(Route),
 }
@@ -76,6 +79,7 @@ impl Write {
                 | Self::DeleteNeighbour(..)
                 | Self::DeleteForwarding(..)
                 | Self::DeleteRoute(_)
+                | Self::ClearWay(_)
         )
     }
 
@@ -96,6 +100,7 @@ impl Write {
             Self::SetForwarding(index, mac, to) => neighbour::set_forwarding(*index, *mac, *to, seq),
             Self::DeleteForwarding(index, mac) => neighbour::delete_forwarding(*index, *mac, seq),
             Self::SetRoute(route) => fib::set(route, seq),
+            Self::ClearWay(route) => fib::clear(route, seq),
             Self::DeleteRoute(route) => fib::delete(route, seq),
         }
     }
@@ -122,6 +127,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether a route that is there may be the reason.
+    #[must_use]
+    pub const fn is_in_the_way(&self) -> bool {
+        self.errno == libc::EINVAL
+    }
+
     /// Whether the interface is gone or down, whatever was to be done with it.
     #[must_use]
     pub const fn is_about_device(&self) -> bool {
