@@ -2,6 +2,8 @@
 
 mod documents;
 mod faults;
+mod flannel;
 mod modes;
 mod reach;
+mod services;
 mod stage;
