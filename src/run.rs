@@ -183,6 +183,7 @@ fn serve(
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
     NftBackend::new().cleanup().context("removing the nft tables")?;
+    overlay::cleanup().context("removing the overlay")?;
     info!("nothing of fairlead is left in the kernel");
     Ok(())
 }

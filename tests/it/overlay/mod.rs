@@ -6,4 +6,5 @@ mod flannel;
 mod modes;
 mod reach;
 mod services;
+mod soak;
 mod stage;

@@ -213,3 +213,21 @@ fn with_manifests_the_annotations_of_node_files_serve_the_same() {
     stage.until_connected(&["a", "b"]);
     assert_eq!(run(stage.node("a"), "cat /sys/class/net/flannel.1/address").trim(), "0a:00:00:00:00:01");
 }
+
+#[test]
+fn cleanup_takes_the_overlay_out_and_leaves_a_device_of_flannels_alone() {
+    if !can_run() {
+        return;
+    }
+    let stage = Stage::new();
+    let programs = stage.start(&["a", "b"], "vxlan");
+    programs.into_iter().for_each(|program| _ = program.terminate());
+    assert!(crate::program::run(stage.node("a"), &["cleanup"]).status.success());
+    assert_eq!(listing(stage.node("a")), Vec::<String>::new());
+    let node = stage.node("b");
+    run(node, "ip route add 10.244.77.0/24 via 10.244.77.0 dev flannel.1 onlink");
+    assert!(crate::program::run(node, &["cleanup"]).status.success());
+    let left = run(node, "ip route show dev flannel.1");
+    assert_eq!(left.trim(), "10.244.77.0/24 via 10.244.77.0 onlink");
+    assert!(!output(node, "ip link show flannel-v6.1").status.success());
+}
