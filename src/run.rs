@@ -179,6 +179,7 @@ fn serve(
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
     modes::cleanup()?;
+    overlay::cleanup().context("removing the overlay")?;
     info!("nothing of fairlead is left in the kernel");
     Ok(())
 }

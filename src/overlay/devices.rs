@@ -170,6 +170,8 @@ fn wanted_settings(settings: &Settings, local: &Local, devices: &[Device]) -> Ve
         }
         if *answers_for_pods {
             wanted.push((format!("net/ipv4/conf/{name}/proxy_arp"), "1"));
+            // An answer that is put off forgets through which tunnel the question came.
+            wanted.push((format!("net/ipv4/neigh/{name}/proxy_delay"), "0"));
         }
         // Answers may come by another way than packets went (RFC 3704, loose mode); the stricter of two settings counts.
         let strict = |of: &str| sysctl::read_number(&format!("net/ipv4/conf/{of}/rp_filter")).unwrap_or(0);

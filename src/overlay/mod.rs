@@ -27,6 +27,7 @@
 //!    routes that flannel has left on them. Nothing else is touched.
 
 pub mod annotation;
+mod cleanup;
 pub mod desired;
 mod devices;
 pub mod diff;
@@ -41,6 +42,7 @@ mod settings;
 pub mod underlay;
 mod worker;
 
+pub use cleanup::cleanup;
 pub use handle::{Overlay, StartError};
 pub use outside::Installed;
 pub use publish::{Patch, publish};

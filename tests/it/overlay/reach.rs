@@ -11,7 +11,7 @@ const NODES: [&str; 3] = ["a", "b", "c"];
 
 /// Answers that fill a packet of this size to the last byte, and connections that carry more than one segment. No packet
 /// on the way is cut in pieces.
-fn at_full_size(stage: &Stage, mtu: u32) {
+pub fn at_full_size(stage: &Stage, mtu: u32) {
     stage.lab.set_pod_mtu(mtu).unwrap();
     for (from, to, family) in pairs(&NODES) {
         let (from, to) = (stage.lab.place(from), stage.lab.place(to));
