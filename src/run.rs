@@ -40,8 +40,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (doubt_sender, doubts) = mpsc::unbounded_channel();
     let backend = modes::backend(settings.mode, doubt_sender)?;
     let (outcome_sender, outcomes) = mpsc::unbounded_channel();
-    let programmer =
-        Programmer::start(backend, outcome_sender).context("starting the thread that programs")?;
+    let programmer = Programmer::start(backend, outcome_sender).context("starting the thread that programs")?;
     let loopback = settings.loopback_node_ports.then(|| Loopback::start(Arc::clone(&metrics))).transpose();
     let outward = Outward {
         flows: Flows::start(Arc::clone(&metrics)).context("starting the thread that removes stale flows")?,

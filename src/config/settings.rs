@@ -188,7 +188,12 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
 pub(super) fn render(flags: RenderFlags, host: Host) -> Result<Render, UsageError> {
     Ok(Render {
         mode: mode(&flags.mode)?,
-        traffic: traffic(mode(&flags.mode)?, &flags.traffic, &flags.node, Host { families: Family::BOTH.to_vec(), ..host })?,
+        traffic: traffic(
+            mode(&flags.mode)?,
+            &flags.traffic,
+            &flags.node,
+            Host { families: Family::BOTH.to_vec(), ..host },
+        )?,
         output: flags.output,
         files: flags.files,
     })

@@ -3,9 +3,9 @@
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
-use super::settings::Mode;
 use super::UsageError;
 use super::flags::TrafficFlags;
+use super::settings::Mode;
 use crate::resolve::{self, DetectMode, NodePortAddresses};
 
 /// Longest name of an interface (IFNAMSIZ - 1).

@@ -28,6 +28,8 @@ pub struct IptablesBackend {
     /// For each family: what the kernel holds, once it does.
     held: [Option<Desired>; 2],
     sctp: [bool; 2],
+    /// Whether chains of ours or of kube-proxy in the other variant are gone.
+    tidy: bool,
     /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
     settled: bool,
 }
@@ -51,6 +53,7 @@ impl IptablesBackend {
             witness: Arc::default(),
             held: [None, None],
             sctp: [true; 2],
+            tidy: false,
             settled: false,
         }
     }
@@ -162,10 +165,33 @@ impl IptablesBackend {
                 service.key.family == family && service.key.protocol == Protocol::Sctp && !self.sctp[family as usize]
             });
             sctp.filter(|service| was.is_none_or(|was| was.services.get(&service.key).is_none())).map(|service| {
-                format!("{}: not programmed, the kernel lacks the match sctp (module xt_sctp); load it and restart", service.key)
+                format!(
+                    "{}: not programmed, the kernel lacks the match sctp (module xt_sctp); load it and restart",
+                    service.key
+                )
             })
         };
         Family::BOTH.into_iter().filter_map(left_out).collect()
+    }
+}
+
+impl IptablesBackend {
+    /// Removes what is left in the variant that is not used, now that the other carries out the plan.
+    fn tidy(&mut self) -> Result<(), DoorError> {
+        let other = match self.door {
+            Some(Door::Legacy(_)) => Variant::Nft,
+            _ => Variant::Legacy,
+        };
+        Family::BOTH.into_iter().try_for_each(|family| self.empty(other, family))
+    }
+
+    /// Removes everything of ours from a variant.
+    fn empty(&mut self, variant: Variant, family: Family) -> Result<(), DoorError> {
+        let done = match variant {
+            Variant::Nft => NftVariant::open(&AtomicU32::new(0)).and_then(|mut door| door.cleanup(family)),
+            Variant::Legacy => Legacy::new(self.patience, Arc::default()).cleanup(family),
+        };
+        done.or_else(unsupported).map(drop)
     }
 }
 
@@ -185,6 +211,14 @@ impl Backend for IptablesBackend {
         report.kernel = start.elapsed();
         report.repaired.truncate(REPAIRS_TOLD);
         report.warnings = self.warnings(was, now);
+        if !self.tidy && was.is_none() {
+            match self.tidy() {
+                Ok(()) => self.tidy = true,
+                Err(error) => {
+                    report.warnings.push(format!("what is left in the other variant cannot be removed: {error}"))
+                }
+            }
+        }
         self.settled = true;
         let rules = |held: &Option<Desired>| held.as_ref().map_or(0, Desired::rules);
         report.held = [0, 1].map(|family| FamilyCounts { rules: rules(&self.held[family]), elements: 0 });
@@ -194,13 +228,10 @@ impl Backend for IptablesBackend {
     fn cleanup(&mut self) -> Result<(), SyncError> {
         self.settled = false;
         self.held = [None, None];
+        self.witness.forget();
         for family in Family::BOTH {
-            if self.choice != Some(Variant::Legacy) {
-                NftVariant::open(&AtomicU32::new(0)).and_then(|mut door| door.cleanup(family)).or_else(unsupported)?;
-            }
-            if self.choice != Some(Variant::Nft) {
-                Legacy::new(self.patience, Arc::clone(&self.witness)).cleanup(family).or_else(unsupported)?;
-            }
+            self.empty(Variant::Nft, family)?;
+            self.empty(Variant::Legacy, family)?;
         }
         Ok(())
     }

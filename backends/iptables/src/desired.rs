@@ -256,7 +256,7 @@ impl Desired {
 
     fn leaf(&self, root: Root, leaf: &Leaf) -> Rule {
         match leaf {
-            Leaf::ClusterIp(ip, _) => Rule::jump(name::REJECT).to_net(host(*ip)),
+            Leaf::ClusterIp(ip, _) => Rule::jump(name::REJECT).going_to(host(*ip)),
             Leaf::Frontend(service, number) => {
                 let frontend = &service.frontends[*number];
                 let translate = || render::dispatch(&self.setting, service, frontend);
@@ -296,7 +296,8 @@ impl Desired {
                     Some(_) => None,
                 };
             }
-            let gone: Vec<_> = self.dispatched.keys().filter(|(of, name)| of == root && !seen.contains(name)).cloned().collect();
+            let gone: Vec<_> =
+                self.dispatched.keys().filter(|(of, name)| of == root && !seen.contains(name)).cloned().collect();
             for key in gone {
                 self.rules -= self.dispatched.remove(&key).map_or(0, |(_, rules)| rules);
                 all.remove.insert((root.place().0, key.1));

@@ -91,9 +91,10 @@ impl Known {
     fn rule(&self, before: &Self, chain: &str) -> Rule {
         let mut rule = Rule::jump(chain);
         if let Some(net) = self.net.filter(|_| self.net != before.net) {
-            rule = rule.to_net(net);
+            rule = rule.going_to(net);
         }
-        if let Some(protocol) = self.protocol.filter(|_| (self.protocol, self.ports) != (before.protocol, before.ports)) {
+        if let Some(protocol) = self.protocol.filter(|_| (self.protocol, self.ports) != (before.protocol, before.ports))
+        {
             rule = rule.of(protocol);
         }
         if let Some((first, last)) = self.ports.filter(|_| self.ports != before.ports) {
@@ -173,7 +174,7 @@ mod tests {
 
     fn leaf(place: &Place) -> Rule {
         let rule = Rule::to(Target::Accept);
-        let rule = if let Some(ip) = place.ip { rule.to_net(host(ip)) } else { rule };
+        let rule = if let Some(ip) = place.ip { rule.going_to(host(ip)) } else { rule };
         match place.port {
             Some((protocol, port)) => rule.port(protocol, port),
             None => rule,
@@ -245,10 +246,7 @@ mod tests {
             (0_u32..600).prop_map(|low| Some(IpAddr::from(std::net::Ipv4Addr::from(0x0a60_0000 + low)))),
         ];
         let protocol = proptest::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
-        (ip, protocol, 0_u16..40).prop_map(|(ip, protocol, port)| Place {
-            ip,
-            port: Some((protocol, port * 1_000)),
-        })
+        (ip, protocol, 0_u16..40).prop_map(|(ip, protocol, port)| Place { ip, port: Some((protocol, port * 1_000)) })
     }
 
     proptest! {

@@ -47,7 +47,8 @@ pub fn needed(ip: Ip) -> Vec<(bool, Extension)> {
         Match::Remember("list".to_owned()),
     ];
     let ports = [Protocol::Tcp, Protocol::Udp].map(|protocol| extension(ip, Some(protocol), &Match::Ports(1, 1)));
-    let targets = [Target::Mark(1), Target::Masquerade, Target::Dnat(std::net::SocketAddr::new(any, 1)), Target::Reject];
+    let targets =
+        [Target::Mark(1), Target::Masquerade, Target::Dnat(std::net::SocketAddr::new(any, 1)), Target::Reject];
     let targets = targets.iter().filter_map(|one| match target(ip, one) {
         xtables::Target::Extension(extension) => Some((true, extension)),
         _ => None,

@@ -30,6 +30,11 @@ impl Witness {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Compares with nothing any more.
+    pub(crate) fn forget(&self) {
+        self.left().clear();
+    }
+
     /// Compares; a sentence if somebody has changed a table since we left it. Waits while we change one ourselves.
     ///
     /// # Errors
@@ -40,7 +45,10 @@ impl Witness {
             let now = Xtables::open(ip(*family))?.info(table.name())?;
             if now != *was {
                 let place = door::place(*family, table.name());
-                return Ok(Some(format!("somebody changed the {place}: it has {} entries, had {}", now.entries, was.entries)));
+                return Ok(Some(format!(
+                    "somebody changed the {place}: it has {} entries, had {}",
+                    now.entries, was.entries
+                )));
             }
         }
         Ok(None)
@@ -66,7 +74,10 @@ impl Legacy {
             tables.info(table.name())?;
         }
         let needed = encode::needed(ip(family)).into_iter().filter(|(target, one)| !tables.knows(*target, one));
-        Ok((needed.map(|(target, one)| encode::words(target, &one)).collect(), tables.knows(false, &encode::needed_for_sctp(ip(family)))))
+        Ok((
+            needed.map(|(target, one)| encode::words(target, &one)).collect(),
+            tables.knows(false, &encode::needed_for_sctp(ip(family))),
+        ))
     }
 
     /// Whether the tables are as we left them.
@@ -91,9 +102,7 @@ impl Legacy {
         let mut done = Done::default();
         for (table, wanted) in Table::BOTH.into_iter().zip(wanted) {
             let jumps = door::jumps(table);
-            done.and(self.change(family, table, |view, done| {
-                compare(family, table, view, &wanted, &jumps, done)
-            })?);
+            done.and(self.change(family, table, |view, done| compare(family, table, view, &wanted, &jumps, done))?);
         }
         done.and(self.remove_canary(family)?);
         Ok((desired, done))
@@ -105,7 +114,9 @@ impl Legacy {
         for table in Table::BOTH {
             let of_table = |chains: &BTreeMap<(Table, String), Vec<Rule>>| {
                 let chains = chains.iter().filter(|((of, _), _)| *of == table);
-                chains.map(|((_, name), rules)| (name.clone(), Arc::new(encode::chain(ip(family), rules)))).collect::<Encoded>()
+                chains
+                    .map(|((_, name), rules)| (name.clone(), Arc::new(encode::chain(ip(family), rules))))
+                    .collect::<Encoded>()
             };
             let mut edit = Edit { put: of_table(&changes.new), ..Edit::default() };
             edit.put.extend(of_table(&changes.changed));
@@ -122,9 +133,9 @@ impl Legacy {
         let mut done = Done::default();
         for table in Table::BOTH {
             if legacy_table_exists(ip(family), table.name()) {
-                done.and(self.change(family, table, |view, done| {
-                    compare(family, table, view, &Encoded::new(), &[], done)
-                })?);
+                done.and(
+                    self.change(family, table, |view, done| compare(family, table, view, &Encoded::new(), &[], done))?,
+                );
             }
         }
         done.and(self.remove_canary(family)?);
@@ -220,14 +231,16 @@ fn own_chain(
     jumps: &[Jump],
     edit: &mut Edit,
 ) {
-    let wanted: Vec<_> = jumps.iter().filter(|jump| jump.hook == hook).map(|jump| encode::rule(ip, &jump.rule)).collect();
-    let (there, cut) = door::sort_out(
+    let wanted: Vec<_> =
+        jumps.iter().filter(|jump| jump.hook == hook).map(|jump| encode::rule(ip, &jump.rule)).collect();
+    let (put, cut) = door::sort_out(
         view.rules(chain),
         wanted.len(),
         |rule| rule.jump.is_some_and(door::is_our_jump),
         |rule, number| rule.is(ip, &wanted[number]),
     );
     edit.cut.extend(cut.into_iter().map(|number| (hook, number)));
-    let missing = wanted.into_iter().zip(there).filter(|(_, there)| !there);
-    edit.jumps.extend(missing.map(|(rule, _)| (hook, rule)));
+    if put {
+        edit.jumps.extend(wanted.into_iter().map(|rule| (hook, rule)));
+    }
 }

@@ -294,7 +294,14 @@ impl Held {
 }
 
 /// What a table must have different to hold these chains and, with `jumps`, the jumps to them, and nothing else of ours.
-fn compare(family: Family, table: Table, held: &Held, wanted: &BTreeSet<(Table, String)>, jumps: bool, edit: &mut Edit) {
+fn compare(
+    family: Family,
+    table: Table,
+    held: &Held,
+    wanted: &BTreeSet<(Table, String)>,
+    jumps: bool,
+    edit: &mut Edit,
+) {
     let stays = |chain: &str| !name::is_ours(chain);
     let foreign: BTreeSet<&str> = held
         .rules
@@ -311,9 +318,11 @@ fn compare(family: Family, table: Table, held: &Held, wanted: &BTreeSet<(Table, 
         let rules = held.rules(hook.chain());
         let leads_to_us = |rule: &&RuleInfo| Exprs::leads_to(&rule.expressions).is_some_and(door::is_our_jump);
         let is = |rule: &&RuleInfo, number: usize| wanted[number].0.matches(&rule.expressions);
-        let (there, cut) = door::sort_out(rules.iter(), wanted.len(), leads_to_us, is);
+        let (put, cut) = door::sort_out(rules.iter(), wanted.len(), leads_to_us, is);
         edit.cut.extend(cut.into_iter().map(|number| (table, hook.chain().to_owned(), rules[number].handle)));
-        edit.jumps.extend(wanted.into_iter().zip(there).filter(|(_, there)| !there).map(|(rule, _)| (table, hook, rule)));
+        if put {
+            edit.jumps.extend(wanted.into_iter().map(|rule| (table, hook, rule)));
+        }
         own.insert(hook.chain());
     }
     // Rules of the kernel's own chains that lead to us are cut; others may lead to us for reasons of their own.
@@ -341,7 +350,8 @@ fn tell(family: Family, edit: &Edit, done: &mut Done) {
             chains.keys().filter(|(of, _)| *of == table).map(|(_, name)| name.clone()).collect::<Vec<_>>()
         };
         let removed = edit.remove.iter().filter(|(of, _)| *of == table).map(|(_, name)| name.clone()).collect();
-        let jumps = edit.jumps.iter().filter(|(of, ..)| *of == table).map(|(_, hook, _)| hook.chain().to_owned()).collect();
+        let jumps =
+            edit.jumps.iter().filter(|(of, ..)| *of == table).map(|(_, hook, _)| hook.chain().to_owned()).collect();
         let all = [
             ("chains missing", of(&edit.new)),
             ("chains changed", of(&edit.changed)),

@@ -60,7 +60,9 @@ impl Tracer {
     pub fn new(plan: &Plan) -> Self {
         let chains = Family::BOTH.map(|family| {
             let mut chains = BTreeMap::new();
-            Desired::whole(plan, family, true, |Chain { table, name, rules }| drop(chains.insert((table, name), rules)));
+            Desired::whole(plan, family, true, |Chain { table, name, rules }| {
+                drop(chains.insert((table, name), rules))
+            });
             chains
         });
         Self { chains }

@@ -15,7 +15,8 @@ fn backend(variant: Variant) -> IptablesBackend {
 
 /// Everything that the kernel holds.
 fn everything(variant: Variant) -> String {
-    let tables = Family::BOTH.into_iter().flat_map(|family| ["nat", "filter"].map(|table| save(variant, family, table)));
+    let tables =
+        Family::BOTH.into_iter().flat_map(|family| ["nat", "filter"].map(|table| save(variant, family, table)));
     tables.collect()
 }
 

@@ -148,7 +148,6 @@ fn every_pool_size_reaches_each_of_its_endpoints() {
     }
 }
 
-
 #[test]
 fn among_many_services_each_is_found_and_refused_as_planned() {
     let mut plan = everything();

@@ -5,7 +5,9 @@ mod churn;
 mod flows;
 mod gap;
 mod input;
+mod iptables;
 mod kill;
+mod kube_proxy;
 mod repair;
 mod restart;
 

@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-
 use fairlead_kernel::netns::Netns;
 use fairlead_kernel::xtables::Variant;
 use fairlead_plan::Family;

@@ -171,12 +171,7 @@ impl Nft {
         self.some_rules(family, table, &[(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)])
     }
 
-    fn some_rules(
-        &mut self,
-        family: Nfproto,
-        table: &str,
-        names: &[(u16, &str)],
-    ) -> Result<Vec<RuleInfo>, NftError> {
+    fn some_rules(&mut self, family: Nfproto, table: &str, names: &[(u16, &str)]) -> Result<Vec<RuleInfo>, NftError> {
         let reply = self.get(NFT_MSG_GETRULE, family, names, true)?;
         let mut found = Vec::new();
         walk(&reply, NFT_MSG_NEWRULE, |list| {

@@ -202,9 +202,7 @@ impl Exprs {
     }
 
     fn xt(&mut self, kind: &str, name: &str, revision: u8, data: &[u8]) -> &mut Self {
-        self.add(kind, |e| {
-            e.text(NFTA_XT_NAME, name).u32(NFTA_XT_REVISION, revision.into()).bytes(NFTA_XT_INFO, data)
-        })
+        self.add(kind, |e| e.text(NFTA_XT_NAME, name).u32(NFTA_XT_REVISION, revision.into()).bytes(NFTA_XT_INFO, data))
     }
 
     /// Whether a dumped rule ([`RuleInfo::expressions`](super::RuleInfo)) is this one. What packets change (counters)

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{Exprs, NftError};
 use super::dump::element;
 use super::error::RECEIVE;
 use super::uapi::*;
+use super::{Exprs, NftError};
 use crate::netlink::{Attributes, Received, Socket, Wait, attributes, messages, text};
 
 /// How long [`Monitor::next`] waits for news, so that its thread can be told to stop.

@@ -111,11 +111,7 @@ impl Xtables {
         }
     }
 
-    fn change_once(
-        &self,
-        table: &str,
-        change: &mut impl FnMut(&TableView<'_>) -> Edit,
-    ) -> Result<(), XtablesError> {
+    fn change_once(&self, table: &str, change: &mut impl FnMut(&TableView<'_>) -> Edit) -> Result<(), XtablesError> {
         let (info, bytes) = self.entries(table)?;
         let view = self.view(table, info, &bytes)?;
         let edit = change(&view);
@@ -130,7 +126,8 @@ impl Xtables {
     }
 
     fn view<'b>(&self, table: &str, info: TableInfo, bytes: &'b [u8]) -> Result<TableView<'b>, XtablesError> {
-        TableView::read(self.ip, &bytes[GET_ENTRIES_HEADER..], info.hooks).map_err(|broken| self.malformed(table, broken))
+        TableView::read(self.ip, &bytes[GET_ENTRIES_HEADER..], info.hooks)
+            .map_err(|broken| self.malformed(table, broken))
     }
 
     fn malformed(&self, table: &str, (at, what): Broken) -> XtablesError {

@@ -53,13 +53,16 @@ fn legacy_tables() -> Vec<(Ip, &'static str)> {
     let mut all = Vec::new();
     for (ip, file) in files {
         let names = std::fs::read_to_string(file).unwrap_or_default();
-        all.extend(TABLES.into_iter().filter(|table| names.lines().any(|name| name == *table)).map(|table| (ip, table)));
+        all.extend(
+            TABLES.into_iter().filter(|table| names.lines().any(|name| name == *table)).map(|table| (ip, table)),
+        );
     }
     all
 }
 
 fn legacy_hint(ip: Ip) -> bool {
-    let read = Xtables::open(ip).and_then(|tables| tables.read("mangle", |view| HINTS.iter().any(|hint| view.chain(hint).is_some())));
+    let read = Xtables::open(ip)
+        .and_then(|tables| tables.read("mangle", |view| HINTS.iter().any(|hint| view.chain(hint).is_some())));
     read.is_ok_and(|(_, hint)| hint)
 }
 
