@@ -6,17 +6,20 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_iptables::Witness;
-use fairlead_kernel::nft::{Monitor, NftError, Notice};
+use fairlead_kernel::nft::{Monitor, Nft, NftError, Notice, Ours};
 use tokio::sync::mpsc;
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`. A table of the same name in `inet` is somebody else's.
 const FAMILIES: [u8; 2] = [2, 10];
 /// How often tables that nobody announces changes of are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// A transaction of ours may be under way when generations are compared; by then it has taken effect.
+const UNDER_WAY: Duration = Duration::from_millis(200);
+/// Pause between two comparisons of generations.
+const AGAIN: Duration = Duration::from_millis(2);
 /// Pause after the monitor failed, before it is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
 
@@ -40,12 +43,12 @@ pub fn nft_table(notice: &Notice) -> bool {
     notice.table == fairlead_nft::TABLE
 }
 
-/// Starts the thread that listens, in the network namespace of the caller. `ours` is the port id of the backend's socket.
-/// It ends when nobody receives any more.
+/// Starts the thread that listens, in the network namespace of the caller, once the kernel holds a plan. It ends when nobody
+/// receives any more.
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn start(concerns: Concerns, ours: Arc<AtomicU32>, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
+pub fn start(concerns: Concerns, ours: Arc<Ours>, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
     std::thread::Builder::new().name("guard".into()).spawn(move || listen(concerns, &ours, &doubts))?;
     Ok(())
 }
@@ -75,22 +78,34 @@ pub fn start_looking(witness: Arc<Witness>, doubts: mpsc::UnboundedSender<Doubt>
     Ok(())
 }
 
-fn listen(concerns: Concerns, ours: &Arc<AtomicU32>, doubts: &mpsc::UnboundedSender<Doubt>) {
-    let mut was_deaf = false;
+fn listen(concerns: Concerns, ours: &Arc<Ours>, doubts: &mpsc::UnboundedSender<Doubt>) {
+    ours.wait_until_settled();
     while !doubts.is_closed() {
-        let error = match Monitor::open(Arc::clone(ours)) {
+        let error = match Monitor::open(ours.port()) {
             // What was changed meanwhile has been announced to nobody.
-            Ok(_) if was_deaf && doubts.send(Doubt::Missed).is_err() => return,
+            Ok(_) if !undisturbed(ours) && doubts.send(Doubt::Missed).is_err() => return,
             Ok(mut monitor) => hear(&mut monitor, concerns, doubts),
             Err(error) => Some(error),
         };
-        was_deaf = true;
         let Some(error) = error else { return };
         if doubts.send(Doubt::Deaf(error.to_string())).is_err() {
             return;
         }
         std::thread::sleep(REOPEN);
     }
+}
+
+/// Whether all transactions since the last start from nothing were ours.
+fn undisturbed(ours: &Ours) -> bool {
+    let begin = Instant::now();
+    let Ok(mut nft) = Nft::open() else { return false };
+    while begin.elapsed() < UNDER_WAY {
+        if nft.generation().is_ok_and(|generation| generation == ours.generation()) {
+            return true;
+        }
+        std::thread::sleep(AGAIN);
+    }
+    false
 }
 
 /// Listens until nobody wants to know (`None`) or the socket fails.

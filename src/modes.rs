@@ -37,6 +37,10 @@ impl Backend for Chosen {
         Ok(report)
     }
 
+    fn is_prompt(&self, was: &Plan, now: &Plan) -> bool {
+        self.backend.is_prompt(was, now)
+    }
+
     fn cleanup(&mut self) -> Result<(), SyncError> {
         self.backend.cleanup()
     }
@@ -50,14 +54,14 @@ pub fn backend(mode: Mode, doubts: UnboundedSender<Doubt>) -> anyhow::Result<Box
     let chosen = match mode {
         Mode::Nft => {
             let backend = NftBackend::new();
-            guard::start(guard::nft_table, backend.port(), doubts).context("starting the thread that listens")?;
+            guard::start(guard::nft_table, backend.ours(), doubts).context("starting the thread that listens")?;
             Chosen { backend: Box::new(backend), others: vec![("iptables", Box::new(IptablesBackend::new(None)))] }
         }
         Mode::Iptables(variant) => {
             let backend = IptablesBackend::new(variant);
             let witness: Arc<_> = backend.witness();
             guard::start_looking(witness, doubts.clone()).context("starting the thread that looks at the tables")?;
-            guard::start(fairlead_iptables::concerns, backend.port(), doubts)
+            guard::start(fairlead_iptables::concerns, backend.ours(), doubts)
                 .context("starting the thread that listens")?;
             Chosen { backend: Box::new(backend), others: vec![("nft", Box::new(NftBackend::new()))] }
         }

@@ -35,7 +35,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let health = Arc::new(Health::new(settings.sync_period, &resolved.families));
     let (source, publisher) = source(&settings).await?;
     let (checks, wanted_checks) = watch::channel(WantedChecks::default());
-    let mut servers = serve(&settings, &health, &metrics, &publisher, wanted_checks);
+    let mut failures = serve(&settings, &health, &metrics, &publisher, wanted_checks)?;
 
     let (doubt_sender, doubts) = mpsc::unbounded_channel();
     let backend = modes::backend(settings.mode, doubt_sender)?;
@@ -55,8 +55,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let reconciler = Reconciler::new(World::new(resolved), programmer, outward, pace);
     info!(node = settings.traffic.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
     tokio::select! {
-        ended = reconciler.run(source, outcomes, doubts) => ended.with_context(|| format!("the {} mode cannot run on this node", settings.mode.name()))?,
-        Some(failed) = servers.join_next() => failed??,
+        ended = reconciler.run(source, outcomes, doubts) => {
+            ended.with_context(|| format!("the {} mode cannot run on this node", settings.mode.name()))?;
+        }
+        Some(failure) = failures.recv() => return Err(failure),
         signal = stop() => info!("stopping on {}; what the kernel holds stays", signal?),
     }
     Ok(())
@@ -107,37 +109,51 @@ async fn source(settings: &Settings) -> anyhow::Result<(Source, Publisher)> {
     }
 }
 
+/// Starts the HTTP servers on a thread of their own, so that they answer while the loop waits for the kernel. What ends one
+/// comes through the channel.
 fn serve(
     settings: &Settings,
     health: &Arc<Health>,
     metrics: &Arc<Metrics>,
     publisher: &Publisher,
     wanted_checks: watch::Receiver<WantedChecks>,
-) -> JoinSet<anyhow::Result<()>> {
+) -> anyhow::Result<mpsc::UnboundedReceiver<anyhow::Error>> {
+    let (failed, failures) = mpsc::unbounded_channel();
     let (notes, mut said) = mpsc::unbounded_channel();
-    let mut servers = JoinSet::new();
-    let (hard, mode) = (settings.bind_hard_fail, settings.mode);
-    if let Some(address) = settings.healthz {
-        let (health, metrics, notes) = (Arc::clone(health), Arc::clone(metrics), notes.clone());
-        servers.spawn(async move { Ok(health::serve_health(address, hard, health, metrics, notes).await?) });
-    }
-    if let Some(address) = settings.metrics {
-        let (metrics, notes) = (Arc::clone(metrics), notes.clone());
-        servers.spawn(async move { Ok(health::serve_metrics(address, hard, mode, metrics, notes).await?) });
-    }
+    let (hard, mode, healthz, scrape) = (settings.bind_hard_fail, settings.mode, settings.healthz, settings.metrics);
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
-    servers.spawn(async move {
-        health::serve_checks(wanted_checks, health, metrics, notes).await;
-        Ok(())
-    });
     let (publisher, node_name) = (publisher.clone(), settings.traffic.node_name.clone());
-    servers.spawn(async move {
-        while let Some(note) = said.recv().await {
-            outward::server_note(&publisher, &node_name, note);
+    let run = async move {
+        let mut servers: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        if let Some(address) = healthz {
+            let (health, metrics, notes) = (Arc::clone(&health), Arc::clone(&metrics), notes.clone());
+            servers.spawn(async move { Ok(health::serve_health(address, hard, health, metrics, notes).await?) });
         }
-        Ok(())
-    });
-    servers
+        if let Some(address) = scrape {
+            let (metrics, notes) = (Arc::clone(&metrics), notes.clone());
+            servers.spawn(async move { Ok(health::serve_metrics(address, hard, mode, metrics, notes).await?) });
+        }
+        servers.spawn(async move {
+            health::serve_checks(wanted_checks, health, metrics, notes).await;
+            Ok(())
+        });
+        servers.spawn(async move {
+            while let Some(note) = said.recv().await {
+                outward::server_note(&publisher, &node_name, note);
+            }
+            Ok(())
+        });
+        while let Some(ended) = servers.join_next().await {
+            // Nobody receives it only while the program ends.
+            let _ = ended.map_err(anyhow::Error::from).flatten().map_err(|error| failed.send(error));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("servers".into())
+        .spawn(move || runtime.block_on(run))
+        .context("starting the thread that answers questions about health")?;
+    Ok(failures)
 }
 
 /// Takes everything of fairlead out of the kernel.

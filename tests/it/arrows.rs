@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 /// What each crate that ships may use of this workspace and of the world, in `[dependencies]`. A new line here is a
 /// decision about the architecture; `src/lib.rs` says why each arrow is there.
-const SHIPPED: [(&str, &[&str]); 4] = [
+const SHIPPED: [(&str, &[&str]); 5] = [
     ("backends/plan", &["ipnet", "serde", "thiserror"]),
     ("backends/kernel", &["ipnet", "libc", "thiserror"]),
     ("backends/nft", &["fairlead-kernel", "fairlead-plan", "ipnet", "nftables", "serde_json", "thiserror"]),
+    ("backends/iptables", &["fairlead-kernel", "fairlead-plan", "ipnet", "sha2", "thiserror"]),
     (
         ".",
         &[
             "anyhow",
             "clap",
+            "fairlead-iptables",
             "fairlead-kernel",
             "fairlead-nft",
             "fairlead-plan",

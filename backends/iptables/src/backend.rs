@@ -1,9 +1,9 @@
 //! The backend: its state, and the step from one plan to the next.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
+use fairlead_kernel::nft::Ours;
 use fairlead_kernel::xtables::{Variant, used_here};
 use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Protocol, Report, SyncError};
 
@@ -23,7 +23,7 @@ pub struct IptablesBackend {
     choice: Option<Variant>,
     patience: Duration,
     door: Option<Door>,
-    port: Arc<AtomicU32>,
+    ours: Arc<Ours>,
     witness: Arc<Witness>,
     /// For each family: what the kernel holds, once it does.
     held: [Option<Desired>; 2],
@@ -49,7 +49,7 @@ impl IptablesBackend {
             choice,
             patience: LOCK_PATIENCE,
             door: None,
-            port: Arc::default(),
+            ours: Arc::default(),
             witness: Arc::default(),
             held: [None, None],
             sctp: [true; 2],
@@ -65,11 +65,10 @@ impl IptablesBackend {
         self
     }
 
-    /// The port id of our netlink socket, 0 before the first sync and in the legacy variant: what tells our own
-    /// notifications from those about other people's changes.
+    /// What tells, in the nf_tables variant, our own changes from those of others.
     #[must_use]
-    pub fn port(&self) -> Arc<AtomicU32> {
-        Arc::clone(&self.port)
+    pub fn ours(&self) -> Arc<Ours> {
+        Arc::clone(&self.ours)
     }
 
     /// What tells, in the legacy variant, that somebody else changed a table.
@@ -86,7 +85,7 @@ impl IptablesBackend {
             };
             let door = match variant {
                 Variant::Legacy => Door::Legacy(Legacy::new(self.patience, Arc::clone(&self.witness))),
-                Variant::Nft => Door::Nft(NftVariant::open(&self.port)?),
+                Variant::Nft => Door::Nft(NftVariant::open(Arc::clone(&self.ours))?),
             };
             self.door = Some(door);
             self.check()?;
@@ -188,7 +187,7 @@ impl IptablesBackend {
     /// Removes everything of ours from a variant.
     fn empty(&mut self, variant: Variant, family: Family) -> Result<(), DoorError> {
         let done = match variant {
-            Variant::Nft => NftVariant::open(&AtomicU32::new(0)).and_then(|mut door| door.cleanup(family)),
+            Variant::Nft => NftVariant::open(Arc::default()).and_then(|mut door| door.cleanup(family)),
             Variant::Legacy => Legacy::new(self.patience, Arc::default()).cleanup(family),
         };
         done.or_else(unsupported).map(drop)
@@ -218,6 +217,9 @@ impl Backend for IptablesBackend {
                     report.warnings.push(format!("what is left in the other variant cannot be removed: {error}"))
                 }
             }
+        }
+        if let (false, Some(Door::Nft(_))) = (self.settled, &self.door) {
+            self.ours.settle();
         }
         self.settled = true;
         let rules = |held: &Option<Desired>| held.as_ref().map_or(0, Desired::rules);

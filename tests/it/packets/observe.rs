@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::thread;
+use std::time::Duration;
 
-use fairlead_lab::{CONNECTIONS, Kind, Lab, Options, Place, Seen, external_ip, probe_set};
+use fairlead_lab::{CONNECTIONS, Kind, Lab, Options, Place, SILENCE, Seen, external_ip, probe_set};
 use fairlead_plan::{Family, Packet, Plan, Protocol, Verdict};
 
 use super::scenario::{Check, Expect, Scenario, Source, Untouched, endpoint_address, place_of};
 use super::stage::Stage;
 
+/// How long an answer that is due may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Refusal and silence need no choice of endpoints to be seen.
 const FEW_CONNECTIONS: usize = 4;
 
@@ -113,7 +116,11 @@ fn is_masqueraded(check: &Check, source: Source, endpoint: &str) -> bool {
 /// What is wrong with what packets meet.
 fn observed(lab: &Lab, family: Family, check: &Check, packet: &Packet) -> Option<String> {
     let reaches = matches!(check.expect, Expect::Reaches(..));
+    // Where an answer is due, a slow machine is no reason to call it silence.
+    let silent = matches!(check.expect, Expect::Silence | Expect::Ignored(Untouched::Silence));
+    let patience = if silent { SILENCE } else { PATIENCE };
     let options = Options {
+        patience,
         bind: check.bind.map(|bind| bind.of(family)),
         payload: check.payload,
         connections: if reaches { CONNECTIONS } else { FEW_CONNECTIONS },

@@ -115,6 +115,21 @@ pub enum DataRef<'a> {
 }
 
 impl Nft {
+    /// The generation of the ruleset: every transaction that takes effect in this network namespace, whoever sends it,
+    /// makes it one higher. It never is 0.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn generation(&mut self) -> Result<u32, NftError> {
+        let reply = self.get(NFT_MSG_GETGEN, Nfproto::Ipv4, &[], false)?;
+        let mut generation = None;
+        walk(&reply, NFT_MSG_NEWGEN, |list| {
+            generation = list.get(NFTA_GEN_ID).and_then(be_u32);
+            ControlFlow::Break(())
+        });
+        generation.ok_or(NftError::Interrupted)
+    }
+
     /// One table; `None` if there is none of that name.
     ///
     /// # Errors
