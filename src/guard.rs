@@ -6,13 +6,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use fairlead_iptables::Witness;
 use fairlead_ipvs::Sentinel;
-use fairlead_kernel::nft::{Monitor, Nft, NftError, Notice};
-use fairlead_nft::Ours;
+use fairlead_kernel::nft::{Monitor, Nft, NftError, Notice, Ours};
 use tokio::sync::mpsc;
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`. A table of the same name in `inet` is somebody else's.
@@ -48,21 +46,13 @@ pub fn nft_table(notice: &Notice) -> bool {
     notice.table == fairlead_nft::TABLE
 }
 
-/// By what a listener tells our own changes from those of others.
-#[derive(Debug)]
-pub enum Own {
-    /// By the port id of the backend's socket.
-    Port(Arc<AtomicU32>),
-    /// The same, and by the generation of the ruleset: then there is no need to listen before the kernel holds a plan.
-    Generation(Arc<Ours>),
-}
-
-/// Starts the thread that listens, in the network namespace of the caller. It ends when nobody receives any more.
+/// Starts the thread that listens, in the network namespace of the caller, once the kernel holds a plan. It ends when nobody
+/// receives any more.
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn start(concerns: Concerns, own: Own, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
-    std::thread::Builder::new().name("guard".into()).spawn(move || listen(concerns, &own, &doubts))?;
+pub fn start(concerns: Concerns, ours: Arc<Ours>, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
+    std::thread::Builder::new().name("guard".into()).spawn(move || listen(concerns, &ours, &doubts))?;
     Ok(())
 }
 
@@ -115,36 +105,20 @@ pub fn start_asking(sentinel: Sentinel, period: Duration, doubts: mpsc::Unbounde
     Ok(())
 }
 
-fn listen(concerns: Concerns, own: &Own, doubts: &mpsc::UnboundedSender<Doubt>) {
-    let port = match own {
-        Own::Port(port) => Arc::clone(port),
-        Own::Generation(ours) => {
-            ours.wait_until_settled();
-            ours.port()
-        }
-    };
-    let mut was_deaf = false;
+fn listen(concerns: Concerns, ours: &Arc<Ours>, doubts: &mpsc::UnboundedSender<Doubt>) {
+    ours.wait_until_settled();
     while !doubts.is_closed() {
-        let error = match Monitor::open(Arc::clone(&port)) {
+        let error = match Monitor::open(ours.port()) {
             // What was changed meanwhile has been announced to nobody.
-            Ok(_) if missed(own, was_deaf) && doubts.send(Doubt::Missed).is_err() => return,
+            Ok(_) if !undisturbed(ours) && doubts.send(Doubt::Missed).is_err() => return,
             Ok(mut monitor) => hear(&mut monitor, concerns, doubts),
             Err(error) => Some(error),
         };
-        was_deaf = true;
         let Some(error) = error else { return };
         if doubts.send(Doubt::Deaf(error.to_string())).is_err() {
             return;
         }
         std::thread::sleep(REOPEN);
-    }
-}
-
-/// Whether others may have changed something while nobody listened.
-fn missed(own: &Own, was_deaf: bool) -> bool {
-    match own {
-        Own::Port(_) => was_deaf,
-        Own::Generation(ours) => !undisturbed(ours),
     }
 }
 

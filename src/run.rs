@@ -65,7 +65,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let reconciler = Reconciler::new(World::new(resolved), programmer, outward, pace);
     info!(node = settings.traffic.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
     tokio::select! {
-        ended = reconciler.run(source, outcomes, doubts) => ended.with_context(|| format!("the {} mode cannot run on this node", settings.mode.name()))?,
+        ended = reconciler.run(source, outcomes, doubts) => {
+            ended.with_context(|| format!("the {} mode cannot run on this node", settings.mode.name()))?;
+        }
         Some(failure) = failures.recv() => return Err(failure),
         signal = stop() => info!("stopping on {}; what the kernel holds stays", signal?),
     }

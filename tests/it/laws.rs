@@ -18,7 +18,7 @@ use crate::packets::programs::Mode;
 use crate::program::{Directory, run};
 use holdings::{foreign, held, load_foreign, ruleset};
 
-mod holdings;
+pub(crate) mod holdings;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 const NODE_PORT: u16 = 30_080;
@@ -361,42 +361,28 @@ fn after_a_failed_write_the_next_sync_from_nothing_is_faithful(mode: Mode) {
     is_faithful(&lab, &b, &destinations(&lab, [&a, &b]));
 }
 
-macro_rules! laws {
-    ($($module:ident: $mode:ident;)*) => { $(
+macro_rules! laws_of {
+    ($module:ident, $mode:ident, $($law:ident)*) => {
         mod $module {
             use super::Mode;
-
-            #[test]
-            fn the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before() {
-                super::the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before(Mode::$mode);
-            }
-
-            #[test]
-            fn the_same_plan_again_writes_nothing_and_every_way_to_a_plan_ends_the_same() {
-                super::the_same_plan_again_writes_nothing_and_every_way_to_a_plan_ends_the_same(Mode::$mode);
-            }
-
-            #[test]
-            fn no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_plans() {
-                super::no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_plans(Mode::$mode);
-            }
-
-            #[test]
-            fn what_others_made_stays_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left() {
-                super::what_others_made_stays_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left(Mode::$mode);
-            }
-
-            #[test]
-            fn after_a_failed_write_the_next_sync_from_nothing_is_faithful() {
-                super::after_a_failed_write_the_next_sync_from_nothing_is_faithful(Mode::$mode);
-            }
+            $(#[test] fn $law() { super::$law(Mode::$mode); })*
         }
-    )* };
+    };
+}
+
+macro_rules! laws {
+    ($($law:ident)*) => {
+        laws_of! { nft, Nft, $($law)* }
+        laws_of! { iptables_legacy, IptablesLegacy, $($law)* }
+        laws_of! { iptables_nft, IptablesNft, $($law)* }
+        laws_of! { ipvs, Ipvs, $($law)* }
+    };
 }
 
 laws! {
-    nft: Nft;
-    iptables_legacy: IptablesLegacy;
-    iptables_nft: IptablesNft;
-    ipvs: Ipvs;
+    the_kernel_answers_as_the_plan_decides_and_forgets_the_plan_before
+    the_same_plan_again_writes_nothing_and_every_way_to_a_plan_ends_the_same
+    no_connection_is_refused_or_unanswered_during_a_hundred_syncs_between_two_plans
+    what_others_made_stays_byte_for_byte_and_after_cleanup_nothing_of_ours_is_left
+    after_a_failed_write_the_next_sync_from_nothing_is_faithful
 }

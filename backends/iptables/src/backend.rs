@@ -1,9 +1,9 @@
 //! The backend: its state, and the step from one plan to the next.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
+use fairlead_kernel::nft::Ours;
 use fairlead_kernel::xtables::{Variant, used_here};
 use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Protocol, Report, SyncError};
 
@@ -23,11 +23,13 @@ pub struct IptablesBackend {
     choice: Option<Variant>,
     patience: Duration,
     door: Option<Door>,
-    port: Arc<AtomicU32>,
+    ours: Arc<Ours>,
     witness: Arc<Witness>,
     /// For each family: what the kernel holds, once it does.
     held: [Option<Desired>; 2],
     sctp: [bool; 2],
+    /// Whether chains of ours or of kube-proxy in the other variant are gone.
+    tidy: bool,
     /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
     settled: bool,
 }
@@ -47,10 +49,11 @@ impl IptablesBackend {
             choice,
             patience: LOCK_PATIENCE,
             door: None,
-            port: Arc::default(),
+            ours: Arc::default(),
             witness: Arc::default(),
             held: [None, None],
             sctp: [true; 2],
+            tidy: false,
             settled: false,
         }
     }
@@ -62,11 +65,10 @@ impl IptablesBackend {
         self
     }
 
-    /// The port id of our netlink socket, 0 before the first sync and in the legacy variant: what tells our own
-    /// notifications from those about other people's changes.
+    /// What tells, in the nf_tables variant, our own changes from those of others.
     #[must_use]
-    pub fn port(&self) -> Arc<AtomicU32> {
-        Arc::clone(&self.port)
+    pub fn ours(&self) -> Arc<Ours> {
+        Arc::clone(&self.ours)
     }
 
     /// What tells, in the legacy variant, that somebody else changed a table.
@@ -83,7 +85,7 @@ impl IptablesBackend {
             };
             let door = match variant {
                 Variant::Legacy => Door::Legacy(Legacy::new(self.patience, Arc::clone(&self.witness))),
-                Variant::Nft => Door::Nft(NftVariant::open(&self.port)?),
+                Variant::Nft => Door::Nft(NftVariant::open(Arc::clone(&self.ours))?),
             };
             self.door = Some(door);
             self.check()?;
@@ -172,6 +174,26 @@ impl IptablesBackend {
     }
 }
 
+impl IptablesBackend {
+    /// Removes what is left in the variant that is not used, now that the other carries out the plan.
+    fn tidy(&mut self) -> Result<(), DoorError> {
+        let other = match self.door {
+            Some(Door::Legacy(_)) => Variant::Nft,
+            _ => Variant::Legacy,
+        };
+        Family::BOTH.into_iter().try_for_each(|family| self.empty(other, family))
+    }
+
+    /// Removes everything of ours from a variant.
+    fn empty(&mut self, variant: Variant, family: Family) -> Result<(), DoorError> {
+        let done = match variant {
+            Variant::Nft => NftVariant::open(Arc::default()).and_then(|mut door| door.cleanup(family)),
+            Variant::Legacy => Legacy::new(self.patience, Arc::default()).cleanup(family),
+        };
+        done.or_else(unsupported).map(drop)
+    }
+}
+
 impl Backend for IptablesBackend {
     fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError> {
         let mut report = Report::default();
@@ -188,6 +210,17 @@ impl Backend for IptablesBackend {
         report.kernel = start.elapsed();
         report.repaired.truncate(REPAIRS_TOLD);
         report.warnings = self.warnings(was, now);
+        if !self.tidy && was.is_none() {
+            match self.tidy() {
+                Ok(()) => self.tidy = true,
+                Err(error) => {
+                    report.warnings.push(format!("what is left in the other variant cannot be removed: {error}"))
+                }
+            }
+        }
+        if let (false, Some(Door::Nft(_))) = (self.settled, &self.door) {
+            self.ours.settle();
+        }
         self.settled = true;
         let rules = |held: &Option<Desired>| held.as_ref().map_or(0, Desired::rules);
         report.held = [0, 1].map(|family| FamilyCounts { rules: rules(&self.held[family]), elements: 0 });
@@ -197,13 +230,10 @@ impl Backend for IptablesBackend {
     fn cleanup(&mut self) -> Result<(), SyncError> {
         self.settled = false;
         self.held = [None, None];
+        self.witness.forget();
         for family in Family::BOTH {
-            if self.choice != Some(Variant::Legacy) {
-                NftVariant::open(&AtomicU32::new(0)).and_then(|mut door| door.cleanup(family)).or_else(unsupported)?;
-            }
-            if self.choice != Some(Variant::Nft) {
-                Legacy::new(self.patience, Arc::clone(&self.witness)).cleanup(family).or_else(unsupported)?;
-            }
+            self.empty(Variant::Nft, family)?;
+            self.empty(Variant::Legacy, family)?;
         }
         Ok(())
     }

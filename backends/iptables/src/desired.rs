@@ -256,7 +256,7 @@ impl Desired {
 
     fn leaf(&self, root: Root, leaf: &Leaf) -> Rule {
         match leaf {
-            Leaf::ClusterIp(ip, _) => Rule::jump(name::REJECT).to_net(host(*ip)),
+            Leaf::ClusterIp(ip, _) => Rule::jump(name::REJECT).going_to(host(*ip)),
             Leaf::Frontend(service, number) => {
                 let frontend = &service.frontends[*number];
                 let translate = || render::dispatch(&self.setting, service, frontend);

@@ -91,7 +91,7 @@ impl Known {
     fn rule(&self, before: &Self, chain: &str) -> Rule {
         let mut rule = Rule::jump(chain);
         if let Some(net) = self.net.filter(|_| self.net != before.net) {
-            rule = rule.to_net(net);
+            rule = rule.going_to(net);
         }
         if let Some(protocol) = self.protocol.filter(|_| (self.protocol, self.ports) != (before.protocol, before.ports))
         {
@@ -174,7 +174,7 @@ mod tests {
 
     fn leaf(place: &Place) -> Rule {
         let rule = Rule::to(Target::Accept);
-        let rule = if let Some(ip) = place.ip { rule.to_net(host(ip)) } else { rule };
+        let rule = if let Some(ip) = place.ip { rule.going_to(host(ip)) } else { rule };
         match place.port {
             Some((protocol, port)) => rule.port(protocol, port),
             None => rule,

@@ -94,21 +94,15 @@ pub fn is_our_jump(to: &str) -> bool {
     name::is_ours(to) && to != name::MARK_MASQ
 }
 
-/// Which of a chain's rules are the wanted jumps, and which are to be cut out: for each wanted jump whether it is there; the
-/// numbers of rules that lead to us and are not wanted, or wanted but there already.
+/// Compares a chain of the kernel's own with the wanted jumps, of which the last stands uppermost. Whether they must be put in
+/// front, all of them so that the way to a state does not matter, and the numbers of the rules that must be cut out then.
 pub fn sort_out<R>(
     rules: impl Iterator<Item = R>,
     wanted: usize,
     leads_to_us: impl Fn(&R) -> bool,
     is: impl Fn(&R, usize) -> bool,
-) -> (Vec<bool>, Vec<usize>) {
-    let mut there = vec![false; wanted];
-    let mut cut = Vec::new();
-    for (number, rule) in rules.enumerate().filter(|(_, rule)| leads_to_us(rule)) {
-        match (0..wanted).find(|jump| !there[*jump] && is(&rule, *jump)) {
-            Some(jump) => there[jump] = true,
-            None => cut.push(number),
-        }
-    }
-    (there, cut)
+) -> (bool, Vec<usize>) {
+    let ours: Vec<(usize, R)> = rules.enumerate().filter(|(_, rule)| leads_to_us(rule)).collect();
+    let right = ours.len() == wanted && ours.iter().zip((0..wanted).rev()).all(|((_, rule), jump)| is(rule, jump));
+    if right { (false, Vec::new()) } else { (wanted > 0, ours.into_iter().map(|(number, _)| number).collect()) }
 }

@@ -30,6 +30,11 @@ impl Witness {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Compares with nothing any more.
+    pub(crate) fn forget(&self) {
+        self.left().clear();
+    }
+
     /// Compares; a sentence if somebody has changed a table since we left it. Waits while we change one ourselves.
     ///
     /// # Errors
@@ -228,13 +233,14 @@ fn own_chain(
 ) {
     let wanted: Vec<_> =
         jumps.iter().filter(|jump| jump.hook == hook).map(|jump| encode::rule(ip, &jump.rule)).collect();
-    let (there, cut) = door::sort_out(
+    let (put, cut) = door::sort_out(
         view.rules(chain),
         wanted.len(),
         |rule| rule.jump.is_some_and(door::is_our_jump),
         |rule, number| rule.is(ip, &wanted[number]),
     );
     edit.cut.extend(cut.into_iter().map(|number| (hook, number)));
-    let missing = wanted.into_iter().zip(there).filter(|(_, there)| !there);
-    edit.jumps.extend(missing.map(|(rule, _)| (hook, rule)));
+    if put {
+        edit.jumps.extend(wanted.into_iter().map(|rule| (hook, rule)));
+    }
 }

@@ -39,6 +39,6 @@ pub use backend::{IptablesBackend, LOCK_PATIENCE};
 pub use concern::concerns;
 pub use fairlead_kernel::xtables::Variant;
 pub use legacy::Witness;
-pub use name::is_ours;
+pub use name::{chains_of, is_ours};
 pub use text::{family_text, text};
 pub use trace::{Fault, Tracer, trace};

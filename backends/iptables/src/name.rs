@@ -54,6 +54,13 @@ pub fn is_ours(chain: &str) -> bool {
     WHOLE.contains(&chain) || BEGINNINGS.iter().any(|beginning| chain.starts_with(beginning))
 }
 
+/// The chains in which people look for a service port and for one of its endpoints. The latter is there only if the
+/// endpoint is on this node or remembers its clients.
+#[must_use]
+pub fn chains_of(key: &ServiceKey, addr: SocketAddr) -> [String; 2] {
+    [pool(key, Pool::Cluster), endpoint(key, addr)]
+}
+
 /// A service port as Kubernetes writes it: `namespace/name:port`, without a colon if the port has no name.
 pub fn service_port(key: &ServiceKey) -> String {
     let colon = if key.port_name.is_empty() { "" } else { ":" };

@@ -1,9 +1,9 @@
 //! The nf_tables variant: rules as `iptables-nft` writes them, in transactions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
 
-use fairlead_kernel::nft::{Batch, ChainInfo, ChainSpec, Exprs, HookSpec, Nfproto, Nft, NftError, RuleInfo};
+use fairlead_kernel::nft::{Batch, ChainInfo, ChainSpec, Exprs, HookSpec, Nfproto, Nft, NftError, Ours, RuleInfo};
 use fairlead_kernel::xtables::{Hook, expressions};
 use fairlead_plan::{Family, Plan};
 
@@ -26,6 +26,7 @@ type Encoded = (Exprs, Option<u8>);
 #[derive(Debug)]
 pub struct NftVariant {
     nft: Nft,
+    ours: Arc<Ours>,
 }
 
 /// What is to be done to the tables of one family.
@@ -78,11 +79,11 @@ fn all_encoded(family: Family, rules: &[Rule]) -> Vec<Encoded> {
 }
 
 impl NftVariant {
-    /// Opens the connection; its port goes where the guard looks.
-    pub fn open(port: &AtomicU32) -> Result<Self, DoorError> {
+    /// Opens the connection, and tells `ours` what it does.
+    pub fn open(ours: Arc<Ours>) -> Result<Self, DoorError> {
         let nft = Nft::open()?;
-        port.store(nft.port_id(), Ordering::Release);
-        Ok(Self { nft })
+        ours.opened(nft.port_id());
+        Ok(Self { nft, ours })
     }
 
     /// What this kernel lacks for a family, and whether it knows SCTP.
@@ -99,6 +100,9 @@ impl NftVariant {
 
     /// Reads the tables and writes what differs from the plan.
     pub fn adopt(&mut self, family: Family, plan: &Plan, sctp: bool) -> Result<(Desired, Done), DoorError> {
+        if family == Family::V4 {
+            self.ours.begin(self.nft.generation()?);
+        }
         self.make_tables(family)?;
         let held = [self.held(family, Table::Nat)?, self.held(family, Table::Filter)?];
         let mut edit = Edit::default();
@@ -148,6 +152,14 @@ impl NftVariant {
         Ok(done)
     }
 
+    fn send(&mut self, batch: &Batch) -> Result<(), NftError> {
+        if !batch.is_empty() {
+            self.nft.commit(batch)?;
+            self.ours.committed();
+        }
+        Ok(())
+    }
+
     fn held(&mut self, family: Family, table: Table) -> Result<Held, NftError> {
         let chains = self.nft.chains(proto(family), table.name())?;
         let chains: HashMap<String, ChainInfo> = chains.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
@@ -178,7 +190,7 @@ impl NftVariant {
                 }
             }
         }
-        self.nft.commit(&batch)
+        self.send(&batch)
     }
 
     fn unmake_table(&mut self, family: Family, table: Table) -> Result<(), NftError> {
@@ -194,7 +206,7 @@ impl NftVariant {
         if empty && info.is_some_and(|info| info.userdata == MADE_BY_US) {
             batch.del_table(proto(family), table.name());
         }
-        self.nft.commit(&batch)
+        self.send(&batch)
     }
 
     fn remove_canary(&mut self, family: Family) -> Result<Done, NftError> {
@@ -203,7 +215,7 @@ impl NftVariant {
         }
         let mut batch = Batch::new();
         batch.del_chain(proto(family), MANGLE, CANARY);
-        self.nft.commit(&batch)?;
+        self.send(&batch)?;
         Ok(Done { writes: 1, transactions: 1, found: Vec::new() })
     }
 
@@ -211,7 +223,7 @@ impl NftVariant {
     /// part of before and a part of after, and would find a chain empty that is made or removed in the same transaction.
     fn commit(&mut self, family: Family, edit: &Edit) -> Result<Done, NftError> {
         let proto = proto(family);
-        let mut writer = Writer { nft: &mut self.nft, batch: Batch::new(), items: 0, done: Done::default() };
+        let mut writer = Writer { variant: self, batch: Batch::new(), items: 0, done: Done::default() };
         for (table, chain) in edit.new.keys() {
             writer.batch.add_chain(proto, table.name(), &ChainSpec { name: chain, ..ChainSpec::default() });
             writer.one_of_many()?;
@@ -248,7 +260,7 @@ impl NftVariant {
 
 /// Gathers transactions.
 struct Writer<'n> {
-    nft: &'n mut Nft,
+    variant: &'n mut NftVariant,
     batch: Batch,
     items: usize,
     done: Done,
@@ -271,7 +283,7 @@ impl Writer<'_> {
         if batch.is_empty() {
             return Ok(());
         }
-        self.nft.commit(&batch)?;
+        self.variant.send(&batch)?;
         self.done.writes += batch.objects();
         self.done.transactions += 1;
         Ok(())
@@ -318,10 +330,11 @@ fn compare(
         let rules = held.rules(hook.chain());
         let leads_to_us = |rule: &&RuleInfo| Exprs::leads_to(&rule.expressions).is_some_and(door::is_our_jump);
         let is = |rule: &&RuleInfo, number: usize| wanted[number].0.matches(&rule.expressions);
-        let (there, cut) = door::sort_out(rules.iter(), wanted.len(), leads_to_us, is);
+        let (put, cut) = door::sort_out(rules.iter(), wanted.len(), leads_to_us, is);
         edit.cut.extend(cut.into_iter().map(|number| (table, hook.chain().to_owned(), rules[number].handle)));
-        edit.jumps
-            .extend(wanted.into_iter().zip(there).filter(|(_, there)| !there).map(|(rule, _)| (table, hook, rule)));
+        if put {
+            edit.jumps.extend(wanted.into_iter().map(|rule| (table, hook, rule)));
+        }
         own.insert(hook.chain());
     }
     // Rules of the kernel's own chains that lead to us are cut; others may lead to us for reasons of their own.

@@ -95,7 +95,7 @@ pub fn chains(setting: &Setting, service: &Service) -> Vec<Chain> {
             Refusal::Alike(action) => rule(action, protocol),
             Refusal::Split => Rule::jump(name::external(&service.key)),
         };
-        let mut rules: Vec<Rule> = allow.iter().map(|net| refused.clone().from_net(*net, false)).collect();
+        let mut rules: Vec<Rule> = allow.iter().map(|net| refused.clone().coming_from(*net, false)).collect();
         rules.push(Rule::to(Target::Drop));
         chains.push(Chain::new(Table::Filter, name::ranges(&service.key, number), rules));
     }

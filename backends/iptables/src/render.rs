@@ -100,7 +100,7 @@ pub fn find(rule: Rule, service: &Service, frontend: &Frontend, words: &str) -> 
     let key = &service.key;
     let rule = rule.says(format!("{}{words}", name::service_port(key)));
     match frontend.addr() {
-        fairlead_plan::FrontendAddr::Addr(addr) => rule.to_net(host(addr.ip())).port(key.protocol, addr.port()),
+        fairlead_plan::FrontendAddr::Addr(addr) => rule.going_to(host(addr.ip())).port(key.protocol, addr.port()),
         fairlead_plan::FrontendAddr::NodePort(port) => rule.port(key.protocol, port),
     }
 }
@@ -190,7 +190,7 @@ fn entry(setting: &Setting, service: &Service, route: &Route) -> Vec<Rule> {
 /// A chain that lets only some sources in.
 fn allowed(service: &Service, number: usize, ranges: &[IpNet]) -> Chain {
     let to = name::external(&service.key);
-    let mut rules: Vec<Rule> = ranges.iter().map(|net| Rule::jump(&to).from_net(*net, false)).collect();
+    let mut rules: Vec<Rule> = ranges.iter().map(|net| Rule::jump(&to).coming_from(*net, false)).collect();
     rules.push(Rule::to(Target::Accept).says("other sources are dropped in KUBE-PROXY-FIREWALL"));
     Chain::new(Table::Nat, name::ranges(&service.key, number), rules)
 }
@@ -250,7 +250,7 @@ fn endpoints(setting: &Setting, service: &Service) -> Vec<Chain> {
             let name = name::endpoint(&service.key, endpoint.addr);
             let mut rules = Vec::new();
             if endpoint.local {
-                rules.push(Rule::jump(name::MARK_MASQ).from_net(host(endpoint.addr.ip()), false));
+                rules.push(Rule::jump(name::MARK_MASQ).coming_from(host(endpoint.addr.ip()), false));
             }
             let mut dnat = Rule::to(Target::Dnat(endpoint.addr)).of(service.key.protocol);
             if service.affinity.is_some() {

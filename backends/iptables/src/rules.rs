@@ -147,13 +147,13 @@ impl Rule {
     }
 
     /// Only from there.
-    pub const fn from_net(mut self, net: IpNet, negated: bool) -> Self {
+    pub const fn coming_from(mut self, net: IpNet, negated: bool) -> Self {
         self.source = Some(Net { net, negated });
         self
     }
 
     /// Only to there.
-    pub const fn to_net(mut self, net: IpNet) -> Self {
+    pub const fn going_to(mut self, net: IpNet) -> Self {
         self.destination = Some(Net { net, negated: false });
         self
     }

@@ -24,7 +24,7 @@ pub fn frame(family: Family, node: &Node, table: Table, chain: &str) -> Frame {
     match (table, chain) {
         (Table::Nat, name::SERVICES) => Frame { head: Vec::new(), tail: to_node_ports(family, node) },
         (_, name::NODE_PORTS) => {
-            Frame { head: vec![Rule::to(Target::Return).to_net(loopback(family))], tail: Vec::new() }
+            Frame { head: vec![Rule::to(Target::Return).going_to(loopback(family))], tail: Vec::new() }
         }
         (Table::Filter, name::SERVICES) => {
             // What a service claims as such comes before node ports, and these before what nobody claims.
@@ -77,14 +77,14 @@ fn to_node_ports(family: Family, node: &Node) -> Vec<Rule> {
     let last = |net: &IpNet| {
         let rule = Rule::jump(name::NODE_PORTS).when(Match::ToHere);
         let rule = rule.says("kubernetes service nodeports; NOTE: this must be the last rule in this chain");
-        if net.prefix_len() == 0 { rule } else { rule.to_net(*net) }
+        if net.prefix_len() == 0 { rule } else { rule.going_to(*net) }
     };
     nets.map(last).collect()
 }
 
 fn unallocated(family: Family, node: &Node) -> Vec<Rule> {
     let nets = node.service_cidrs.iter().filter(|net| Family::of(net.addr()) == family);
-    nets.map(|net| Rule::to(Target::Drop).to_net(*net).says("belongs to no service")).collect()
+    nets.map(|net| Rule::to(Target::Drop).going_to(*net).says("belongs to no service")).collect()
 }
 
 fn postrouting(mark: u32) -> Vec<Rule> {

@@ -15,6 +15,7 @@ mod dump;
 mod error;
 mod expr;
 mod monitor;
+mod ours;
 mod socket;
 mod spec;
 pub(crate) mod uapi;
@@ -24,6 +25,7 @@ pub use dump::{ChainInfo, DataRef, ElementInfo, Hook, RuleInfo, SetInfo, TableIn
 pub use error::NftError;
 pub use expr::Exprs;
 pub use monitor::{Monitor, Notice, NoticeKind};
+pub use ours::Ours;
 pub use socket::Nft;
 pub use spec::{ChainSpec, Data, Element, HookSpec, SetSpec};
 

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fairlead_kernel::nft::{Batch, Nft, NftError};
+use fairlead_kernel::nft::{Batch, Nft, NftError, Ours};
 use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Pool, Report, Service, SyncError};
 
 use crate::diff::{self, Tables, Writes};
 use crate::layout::{LOCAL_SLOTS, TABLE};
-use crate::ours::Ours;
 use crate::rules::Name;
 use crate::write::{self, nfproto};
 use crate::{moves, structure};

@@ -7,7 +7,7 @@ use crate::adopt::{self, Adoption};
 use crate::backend::{BATCH, NftBackend, too_many};
 use crate::diff::{Tables, Writes};
 use crate::element::Element;
-use crate::layout::{self, TABLE};
+use crate::layout::{self, NAMES, TABLE};
 use crate::rules::Name;
 use crate::structure;
 use crate::whole::{self, Whole};
@@ -127,19 +127,22 @@ impl NftBackend {
         let mut services: Vec<_> =
             now.services.iter().filter(|service| families.contains(&service.key.family)).collect();
         services.sort_by(|a, b| (a.priority, &a.key).cmp(&(b.priority, &b.key)));
-        let mut writes = <[Writes; 2]>::default();
+        let (mut writes, mut last) = <([Writes; 2], [Writes; 2])>::default();
         for service in services {
             self.tables.change(None, Some(service), &mut writes);
             if writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
+                hold_back(&mut writes, &mut last);
                 self.commit(&mut writes, report)?;
             }
         }
+        hold_back(&mut writes, &mut last);
+        self.commit(&mut writes, report)?;
         for family in families {
-            let last = structure::service_cidr_elements(*family, &now.node);
-            self.constant[*family as usize] += last.len() as u64;
-            writes[*family as usize].new_elements.extend(last);
+            let nobodys = structure::service_cidr_elements(*family, &now.node);
+            self.constant[*family as usize] += nobodys.len() as u64;
+            last[*family as usize].new_elements.extend(nobodys);
         }
-        self.commit(&mut writes, report)
+        self.commit(&mut last, report)
     }
 
     fn lay_out(&mut self, families: &[Family], now: &Plan, report: &mut Report) -> Result<(), NftError> {
@@ -184,6 +187,17 @@ fn pair(family: Family, writes: Writes) -> [Writes; 2] {
     let mut both = <[Writes; 2]>::default();
     both[family as usize] = writes;
     both
+}
+
+/// What refuses unused ports goes in behind all frontends: a packet that found none of them yet would be refused, although
+/// another mode, from which this one takes over, has an endpoint for it.
+fn hold_back(writes: &mut [Writes; 2], last: &mut [Writes; 2]) {
+    for (writes, last) in writes.iter_mut().zip(last) {
+        let (refusing, others) =
+            std::mem::take(&mut writes.new_elements).into_iter().partition(|element| element.set == NAMES.cluster_ips);
+        writes.new_elements = others;
+        last.new_elements.extend::<Vec<Element>>(refusing);
+    }
 }
 
 /// Endpoints before the frontends that lead to them, and drops last.

@@ -154,7 +154,8 @@ fn services_and_sets(node: &Place, family: Family) -> String {
     format!("{services:#?} {entries:#?}")
 }
 
-fn shell(node: &Place, line: &str) -> String {
+/// Runs a line of shell in a node and gives back what it prints.
+pub fn shell(node: &Place, line: &str) -> String {
     let output = node.command("sh").args(["-c", line]).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

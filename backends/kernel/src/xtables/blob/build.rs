@@ -26,9 +26,11 @@ pub struct Built {
 
 /// Where in the buffer the offset of a jump must be written, and where it leads.
 enum Fix {
-    ToChain(usize, String),
-    ToHeld(usize, usize),
-    ToNext(usize, usize),
+    Chain(usize, String),
+    /// By its offset in the old table.
+    Held(usize, usize),
+    /// By the offset of the next rule.
+    Next(usize, usize),
 }
 
 struct Builder<'v, 'a> {
@@ -185,7 +187,7 @@ impl<'v> Builder<'v, '_> {
     fn given(&mut self, chain: &EncodedChain) {
         let from = self.out.bytes.len();
         self.out.bytes.extend_from_slice(&chain.bytes);
-        self.fixes.extend(chain.jumps.iter().map(|(at, to)| Fix::ToChain(from + at, to.clone())));
+        self.fixes.extend(chain.jumps.iter().map(|(at, to)| Fix::Chain(from + at, to.clone())));
         self.out.before.extend(std::iter::repeat_n(None, chain.rules as usize));
     }
 
@@ -200,9 +202,9 @@ impl<'v> Builder<'v, '_> {
             if let Some(verdict) = entry.verdict_at() {
                 let place = moved + (at - range.start);
                 if let Some(to) = entry.jump() {
-                    self.fixes.push(Fix::ToHeld(place + verdict, to));
+                    self.fixes.push(Fix::Held(place + verdict, to));
                 } else if entry.falls_through() {
-                    self.fixes.push(Fix::ToNext(place + verdict, place + entry.bytes().len() - HEADER));
+                    self.fixes.push(Fix::Next(place + verdict, place + entry.bytes().len() - HEADER));
                 }
             }
             self.out.before.push(Some(number));
@@ -216,9 +218,9 @@ impl<'v> Builder<'v, '_> {
     fn resolve(mut self) -> Result<Built, Broken> {
         for fix in std::mem::take(&mut self.fixes) {
             let (at, to) = match fix {
-                Fix::ToNext(at, to) => (at, Some(to)),
-                Fix::ToChain(at, name) => (at, self.places.get(&name).copied()),
-                Fix::ToHeld(at, held) => (at, self.names.get(&held).and_then(|name| self.places.get(*name)).copied()),
+                Fix::Next(at, to) => (at, Some(to)),
+                Fix::Chain(at, name) => (at, self.places.get(&name).copied()),
+                Fix::Held(at, held) => (at, self.names.get(&held).and_then(|name| self.places.get(*name)).copied()),
             };
             let to = to.and_then(|to| i32::try_from(to).ok()).ok_or((at, "a jump to a chain that is not there"))?;
             self.out.bytes[at..at + 4].copy_from_slice(&to.to_ne_bytes());

@@ -46,21 +46,24 @@ impl Ours {
         self.state().generation
     }
 
-    pub(crate) fn opened(&self, port: u32) {
+    /// The backend's socket has this port id.
+    pub fn opened(&self, port: u32) {
         self.port.store(port, Ordering::Release);
     }
 
-    pub(crate) fn begin(&self, generation: u32) {
+    /// From this generation on transactions are counted.
+    pub fn begin(&self, generation: u32) {
         self.state().generation = generation;
     }
 
     /// One transaction of ours took effect. The kernel leaves 0 out.
-    pub(crate) fn committed(&self) {
+    pub fn committed(&self) {
         let mut state = self.state();
         state.generation = state.generation.checked_add(1).unwrap_or(1);
     }
 
-    pub(crate) fn settle(&self) {
+    /// The kernel holds a plan.
+    pub fn settle(&self) {
         self.state().settled = true;
         self.settled.notify_all();
     }
