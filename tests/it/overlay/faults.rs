@@ -418,9 +418,9 @@ fn f16_no_packet_is_lost_when_the_program_ends_is_killed_or_starts_again() {
     for round in 0..3 {
         let program = programs.remove(0);
         if round == 0 {
-            let _ = program.terminate();
+            assert!(program.terminate().success());
         } else {
-            program.kill()
+            program.kill();
         }
         thread::sleep(Duration::from_millis(200));
         assert_eq!(listing(stage.node("a")), before, "the kernel goes on alone");
