@@ -9,7 +9,7 @@ use crate::tally::Tally;
 /// Crates that ship; each must build without what the others bring along.
 const SHIPPED: [&str; 4] = ["fairlead-plan", "fairlead-kernel", "fairlead-nft", "fairlead"];
 /// Features that a machine prepared by this program has: a test that finds one missing fails.
-const REQUIRED: &str = "namespaces,nf_tables,conntrack";
+const REQUIRED: &str = "namespaces,nf_tables,conntrack,vxlan";
 /// What tests/lab reads them from.
 const REQUIRE: &str = "FAIRLEAD_REQUIRE";
 
