@@ -30,6 +30,10 @@
 //! With `--nodeport-addresses=localhost` another stands beside it: [`loopback`], a proxy for node ports on 127.0.0.1 and ::1,
 //! which the kernel cannot forward from. It follows each plan that the kernel carries out.
 //!
+//! With `--overlay-backend` the [`overlay`] stands beside all of it: a thread that hears of Nodes from the same source and
+//! of links, addresses, neighbours and routes from the kernel, and keeps the way to the pods of other nodes. It shares
+//! nothing with the service path but the source, so that neither waits for the other.
+//!
 //! # Arrows
 //!
 //! ```text
@@ -49,7 +53,7 @@
 //! 4. A change costs what changed. Plans share structure ([`fairlead_plan::Services`]), the pools of a service keep the
 //!    slots of endpoints that stay, nothing is listed and no process is started on the path of a change.
 //! 5. One owner for each state: the loop's task, the programmer's thread. Locks only where servers read figures.
-//! 6. We own the tables `ip fairlead` and `ip6 fairlead` and touch nothing else.
+//! 6. We own the tables `ip fairlead` and `ip6 fairlead`, and of the overlay what [`overlay`] lists, and touch nothing else.
 //! 7. Bad input is one sentence, one count, and disturbs nothing else.
 //!
 //! # Where this differs from the first design, and why
@@ -88,7 +92,9 @@
 //! | `nftables` | the types of `nft -j`: what `fairlead render` prints and what tests read |
 //! | `insta`, `proptest` | tests |
 //!
-//! Not used to write to the kernel: the crate `nftables` runs the `nft` program (1.5 s and 240 MB for 100,000 elements where the
+//! Not used to write to the kernel: the crate `rtnetlink`, whose 52,000 lines of packet types would be the slow part of the
+//! build, brings an async runtime where a thread blocks, and pipelines requests of which a refusal is hard to place; the
+//! 1,300 lines of [`fairlead_kernel::route`] write 30,000 objects in 60 datagrams; the crate `nftables` runs the `nft` program (1.5 s and 240 MB for 100,000 elements where the
 //! kernel needs 0.1 s, and nft 1.0.6 cannot create our maps from JSON); the crate `ipset` cannot add the sets that ipvs mode
 //! needs and links a GPL library; the registry's crates for IPVS panic on unknown attributes or lack persistence, so
 //! `backends/ipvs-rs` is one of our own.

@@ -88,6 +88,11 @@ impl Outside {
         self.complain(format!("overlay, {}", family.label()), wrong);
     }
 
+    /// Why there is no overlay at all; `None`: there is one.
+    pub fn idle(&mut self, wrong: Option<String>) {
+        self.complain("overlay".to_owned(), wrong);
+    }
+
     /// What is wrong with a device; `None`: nothing.
     pub fn device(&mut self, name: &str, wrong: Option<String>) {
         self.complain(format!("overlay, device {name}"), wrong);

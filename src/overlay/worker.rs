@@ -287,6 +287,14 @@ impl Worker {
         for family in self.settings.families.clone() {
             local.halves[family] = self.half(family, machine, &taken)?;
         }
+        let idle = local.families().next().is_none();
+        self.outside.idle(idle.then(|| match &self.own {
+            None => format!("there is no Node {:?}; correct --hostname-override", self.settings.node_name),
+            Some((facts, _)) if facts.pods == PerFamily::default() => {
+                "this node's Node has no spec.podCIDRs; let kube-controller-manager allocate them".to_owned()
+            }
+            Some(_) => "no family has both a prefix of pods and an interface".to_owned(),
+        }));
         let is_new = local != self.local;
         if is_new {
             for (family, half) in local.families() {

@@ -119,7 +119,7 @@ fn a_tunnel_is_listed_by_ip_and_bridge_as_it_was_asked_for() {
 }
 
 #[test]
-fn what_was_written_is_read_back_equal() {
+fn ac2_3_what_was_written_is_read_back_equal() {
     in_namespace(|rtnl, eth0| {
         let (v4, v6) = tunnels(rtnl, eth0);
         for (index, spec) in [

@@ -88,7 +88,7 @@ fn a_node_that_claims_what_is_ours_or_speaks_otherwise_is_refused_with_the_reaso
 }
 
 #[test]
-fn devices_are_flannels_and_leave_room_for_the_tunnels_headers() {
+fn ac4_1_devices_are_flannels_and_leave_room_for_the_tunnels_headers() {
     let devices = devices(&settings(Backend::Vxlan), &local());
     let shown: Vec<_> = devices.iter().map(|device| (device.spec.name.as_str(), device.spec.mtu)).collect();
     assert_eq!(shown, [("flannel.1", 1450), ("flannel-v6.1", 1430)]);

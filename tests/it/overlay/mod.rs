@@ -1,9 +1,11 @@
 //! The overlay: the real program on every node of a lab whose nodes know nothing of each other's pods.
 
+mod captures;
 mod documents;
 mod faults;
 mod flannel;
 mod modes;
+mod nodes;
 mod reach;
 mod services;
 mod soak;

@@ -49,22 +49,28 @@ fn routes(stage: &Stage, node: &str, words: &str) -> usize {
 }
 
 #[test]
-fn in_mode_host_gw_pods_have_the_whole_mtu_and_there_is_no_device() {
+fn ac1_2_in_mode_host_gw_pods_have_the_whole_mtu_and_there_is_no_device() {
     if !can_run() {
         return;
     }
     let stage = Stage::new();
+    let node = stage.node("a");
+    let forwarding = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+    for setting in forwarding {
+        run(node, &format!("sysctl -w {setting}=0"));
+    }
     let _programs = stage.start(&NODES, "host-gw");
     at_full_size(&stage, 1500);
-    let node = stage.node("a");
     assert!(DEVICES.iter().all(|device| !output(node, &format!("ip link show {device}")).status.success()));
-    assert_eq!(run(node, "sysctl -n net.ipv4.ip_forward").trim(), "1");
+    for setting in forwarding {
+        assert_eq!(run(node, &format!("sysctl -n {setting}")).trim(), "1", "{setting}");
+    }
     assert_eq!(stage.annotation("a", "backend-type"), "host-gw");
     assert_eq!(stage.annotation("a", "backend-data"), "null");
 }
 
 #[test]
-fn in_mode_vxlan_lwt_one_route_and_neighbour_reach_each_peer_at_the_full_mtu() {
+fn ac2_5_in_mode_vxlan_lwt_one_route_and_neighbour_reach_each_peer_at_the_full_mtu() {
     if !can_run() {
         return;
     }

@@ -56,7 +56,7 @@ fn in_mode_vxlan_every_pod_reaches_every_pod_at_the_full_mtu() {
 }
 
 #[test]
-fn each_node_says_in_flannels_annotations_how_to_reach_it() {
+fn ac4_8_each_node_says_in_flannels_annotations_how_to_reach_it() {
     if !can_run() {
         return;
     }

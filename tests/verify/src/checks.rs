@@ -9,9 +9,10 @@ use crate::sources;
 use crate::tally::Tally;
 
 /// Crates that ship; each must build without what the others bring along.
-const SHIPPED: [&str; 5] = ["fairlead-plan", "fairlead-kernel", "fairlead-nft", "fairlead-iptables", "fairlead"];
+const SHIPPED: [&str; 7] =
+    ["fairlead-plan", "fairlead-kernel", "fairlead-nft", "fairlead-iptables", "ipvs-rs", "fairlead-ipvs", "fairlead"];
 /// Features that a machine prepared by this program has: a test that finds one missing fails.
-const REQUIRED: &str = "namespaces,nf_tables,conntrack,iptables";
+const REQUIRED: &str = "namespaces,nf_tables,conntrack,iptables,ipset,vxlan";
 /// What tests/lab reads them from.
 const REQUIRE: &str = "FAIRLEAD_REQUIRE";
 
