@@ -8,7 +8,7 @@ use super::{can_run, service, slice, until_answered_by, without_failure};
 use crate::program::{Cluster, Directory, Program, eventually, nft, run_here, tables};
 
 /// A wrong command line, and words that its sentence must have.
-const WRONG: [(&[&str], &[&str]); 12] = [
+const WRONG: [(&[&str], &[&str]); 11] = [
     (&["--no-such-flag"], &["--no-such-flag"]),
     (&["--cluster-cidr=10.244.0.0/99"], &["--cluster-cidr", "10.244.0.0/99"]),
     (&["--cluster-cidr=pods"], &["--cluster-cidr", "pods"]),
@@ -17,7 +17,6 @@ const WRONG: [(&[&str], &[&str]); 12] = [
     (&["--iptables-sync-period=0s"], &["--iptables-sync-period"]),
     (&["--metrics-bind-address=here"], &["--metrics-bind-address", "here"]),
     (&["--manifests=/tmp", "--kubeconfig=/tmp/k"], &["--manifests", "--kubeconfig"]),
-    (&["--mode=iptables"], &["--mode", "iptables"]),
     (&["--ipvs-scheduler=round robin"], &["--ipvs-scheduler", "round robin"]),
     (&["--proxy-mode=userspace"], &["--mode", "userspace"]),
     (&["clean"], &["clean", "cleanup"]),
