@@ -11,11 +11,16 @@ use std::time::{Duration, Instant};
 
 use fairlead_iptables::Witness;
 use fairlead_ipvs::Sentinel;
-use fairlead_kernel::nft::{Monitor, NftError, Notice};
+use fairlead_kernel::nft::{Monitor, Nft, NftError, Notice};
+use fairlead_nft::Ours;
 use tokio::sync::mpsc;
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`. A table of the same name in `inet` is somebody else's.
 const FAMILIES: [u8; 2] = [2, 10];
+/// A transaction of ours may be under way when generations are compared; by then it has taken effect.
+const UNDER_WAY: Duration = Duration::from_millis(200);
+/// Pause between two comparisons of generations.
+const AGAIN: Duration = Duration::from_millis(2);
 /// How often tables that nobody announces changes of are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Pause after the monitor failed, before it is opened again.
@@ -43,13 +48,21 @@ pub fn nft_table(notice: &Notice) -> bool {
     notice.table == fairlead_nft::TABLE
 }
 
-/// Starts the thread that listens, in the network namespace of the caller. `ours` is the port id of the backend's socket.
-/// It ends when nobody receives any more.
+/// By what a listener tells our own changes from those of others.
+#[derive(Debug)]
+pub enum Own {
+    /// By the port id of the backend's socket.
+    Port(Arc<AtomicU32>),
+    /// The same, and by the generation of the ruleset: then there is no need to listen before the kernel holds a plan.
+    Generation(Arc<Ours>),
+}
+
+/// Starts the thread that listens, in the network namespace of the caller. It ends when nobody receives any more.
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn start(concerns: Concerns, ours: Arc<AtomicU32>, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
-    std::thread::Builder::new().name("guard".into()).spawn(move || listen(concerns, &ours, &doubts))?;
+pub fn start(concerns: Concerns, own: Own, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
+    std::thread::Builder::new().name("guard".into()).spawn(move || listen(concerns, &own, &doubts))?;
     Ok(())
 }
 
@@ -102,12 +115,19 @@ pub fn start_asking(sentinel: Sentinel, period: Duration, doubts: mpsc::Unbounde
     Ok(())
 }
 
-fn listen(concerns: Concerns, ours: &Arc<AtomicU32>, doubts: &mpsc::UnboundedSender<Doubt>) {
+fn listen(concerns: Concerns, own: &Own, doubts: &mpsc::UnboundedSender<Doubt>) {
+    let port = match own {
+        Own::Port(port) => Arc::clone(port),
+        Own::Generation(ours) => {
+            ours.wait_until_settled();
+            ours.port()
+        }
+    };
     let mut was_deaf = false;
     while !doubts.is_closed() {
-        let error = match Monitor::open(Arc::clone(ours)) {
+        let error = match Monitor::open(Arc::clone(&port)) {
             // What was changed meanwhile has been announced to nobody.
-            Ok(_) if was_deaf && doubts.send(Doubt::Missed).is_err() => return,
+            Ok(_) if missed(own, was_deaf) && doubts.send(Doubt::Missed).is_err() => return,
             Ok(mut monitor) => hear(&mut monitor, concerns, doubts),
             Err(error) => Some(error),
         };
@@ -118,6 +138,27 @@ fn listen(concerns: Concerns, ours: &Arc<AtomicU32>, doubts: &mpsc::UnboundedSen
         }
         std::thread::sleep(REOPEN);
     }
+}
+
+/// Whether others may have changed something while nobody listened.
+fn missed(own: &Own, was_deaf: bool) -> bool {
+    match own {
+        Own::Port(_) => was_deaf,
+        Own::Generation(ours) => !undisturbed(ours),
+    }
+}
+
+/// Whether all transactions since the last start from nothing were ours.
+fn undisturbed(ours: &Ours) -> bool {
+    let begin = Instant::now();
+    let Ok(mut nft) = Nft::open() else { return false };
+    while begin.elapsed() < UNDER_WAY {
+        if nft.generation().is_ok_and(|generation| generation == ours.generation()) {
+            return true;
+        }
+        std::thread::sleep(AGAIN);
+    }
+    false
 }
 
 /// Listens until nobody wants to know (`None`) or the socket fails.

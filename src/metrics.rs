@@ -3,13 +3,14 @@
 //! Names are kube-proxy's where the meaning is the same, so that dashboards and alerts go on working.
 
 mod declared;
+mod overlay;
 mod process;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairlead_plan::{Family, Report, SyncError};
-use prometheus::{Registry, TextEncoder};
+use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
 pub use declared::{DECLARED, Declared};
 
@@ -44,11 +45,13 @@ pub enum Cause {
     Input,
     /// The notifications of the kernel were lost.
     Notifications,
+    /// The overlay: no interface, a device or peer that the kernel refuses.
+    Overlay,
 }
 
 impl Cause {
     /// All of them; each has its series from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unsupported,
         Self::Sync,
         Self::Conntrack,
@@ -57,6 +60,7 @@ impl Cause {
         Self::Watch,
         Self::Input,
         Self::Notifications,
+        Self::Overlay,
     ];
 
     const fn label(self) -> &'static str {
@@ -69,6 +73,7 @@ impl Cause {
             Self::Watch => "watch",
             Self::Input => "input",
             Self::Notifications => "notifications",
+            Self::Overlay => "overlay",
         }
     }
 }
@@ -100,11 +105,35 @@ pub struct Synced<'a> {
     pub at: SystemTime,
 }
 
+/// Series that are touched between the arrival of a change and the kernel: looking them up by their labels would cost more than
+/// the rest of the bookkeeping.
+#[derive(Debug)]
+struct Path {
+    service_changes: IntCounter,
+    endpoint_changes: IntCounter,
+    services_pending: IntGauge,
+    endpoints_pending: IntGauge,
+    last_queued: [Gauge; 2],
+}
+
+impl Path {
+    fn new(table: &Table) -> Self {
+        Self {
+            service_changes: table.service_changes.with_label_values(PLAIN),
+            endpoint_changes: table.endpoint_changes.with_label_values(PLAIN),
+            services_pending: table.service_changes_pending.with_label_values(PLAIN),
+            endpoints_pending: table.endpoint_changes_pending.with_label_values(PLAIN),
+            last_queued: Family::BOTH.map(|family| table.last_queued.with_label_values(&[family.label()])),
+        }
+    }
+}
+
 /// All metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     table: Table,
+    path: Path,
     /// What the kernel carries out, shown at a scrape.
     tally: Mutex<Option<Tally>>,
 }
@@ -119,12 +148,10 @@ impl Metrics {
         let registry = Registry::new();
         let table = Table::new(&registry);
         table.build_info.with_label_values(&[version, mode]).set(1);
-        for metric in [&table.endpoint_changes, &table.service_changes, &table.writes, &table.transactions] {
+        for metric in [&table.writes, &table.transactions] {
             metric.with_label_values(PLAIN);
         }
-        let plain_gauges =
-            [&table.endpoint_changes_pending, &table.service_changes_pending, &table.conflicts, &table.ready];
-        for metric in plain_gauges {
+        for metric in [&table.conflicts, &table.ready] {
             metric.with_label_values(PLAIN);
         }
         for metric in [&table.sync_seconds, &table.event_to_kernel] {
@@ -140,14 +167,13 @@ impl Metrics {
         for what in REPAIRED.into_iter().chain([REPAIRED_OTHER]) {
             table.repairs.with_label_values(&[what]);
         }
-        Self { registry, table, tally: Mutex::default() }
+        let path = Path::new(&table);
+        Self { registry, table, path, tally: Mutex::default() }
     }
 
     /// A sync was asked for.
     pub fn queued(&self, at: SystemTime) {
-        for family in Family::BOTH {
-            self.table.last_queued.with_label_values(&[family.label()]).set(unix(at));
-        }
+        self.path.last_queued.iter().for_each(|metric| metric.set(unix(at)));
     }
 
     /// A sync succeeded.
@@ -205,16 +231,16 @@ impl Metrics {
     /// A change of an object arrived.
     pub fn changed(&self, kind: Kind) {
         match kind {
-            Kind::Service => self.table.service_changes.with_label_values(PLAIN).inc(),
-            Kind::EndpointSlice => self.table.endpoint_changes.with_label_values(PLAIN).inc(),
+            Kind::Service => self.path.service_changes.inc(),
+            Kind::EndpointSlice => self.path.endpoint_changes.inc(),
             Kind::Node | Kind::ServiceCidr => {}
         }
     }
 
     /// So many changes of Services and EndpointSlices have arrived that the kernel does not have yet.
     pub fn pending(&self, services: usize, slices: usize) {
-        self.table.service_changes_pending.with_label_values(PLAIN).set(gauge(services));
-        self.table.endpoint_changes_pending.with_label_values(PLAIN).set(gauge(slices));
+        self.path.services_pending.set(gauge(services));
+        self.path.endpoints_pending.set(gauge(slices));
     }
 
     /// Connection tracking was searched for stale flows.

@@ -13,7 +13,7 @@ use fairlead_plan::{Backend, Plan, Report, SyncError};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::{IpvsSettings, Mode};
-use crate::guard::{self, Doubt};
+use crate::guard::{self, Doubt, Own};
 
 /// A backend that removes what others have left as soon as it carries out a plan.
 struct Chosen {
@@ -38,6 +38,10 @@ impl Backend for Chosen {
         Ok(report)
     }
 
+    fn is_prompt(&self, was: &Plan, now: &Plan) -> bool {
+        self.backend.is_prompt(was, now)
+    }
+
     fn cleanup(&mut self) -> Result<(), SyncError> {
         self.backend.cleanup()
     }
@@ -51,14 +55,15 @@ pub fn backend(mode: Mode, ipvs: &IpvsSettings, doubts: UnboundedSender<Doubt>) 
     let chosen = match mode {
         Mode::Nft => {
             let backend = NftBackend::new();
-            guard::start(guard::nft_table, backend.port(), doubts).context("starting the thread that listens")?;
+            guard::start(guard::nft_table, Own::Generation(backend.ours()), doubts)
+                .context("starting the thread that listens")?;
             Chosen { backend: Box::new(backend), others: vec![iptables(), ipvs_mode()] }
         }
         Mode::Iptables(variant) => {
             let backend = IptablesBackend::new(variant);
             let witness: Arc<_> = backend.witness();
             guard::start_looking(witness, doubts.clone()).context("starting the thread that looks at the tables")?;
-            guard::start(fairlead_iptables::concerns, backend.port(), doubts)
+            guard::start(fairlead_iptables::concerns, Own::Port(backend.port()), doubts)
                 .context("starting the thread that listens")?;
             Chosen { backend: Box::new(backend), others: vec![nft(), ipvs_mode()] }
         }

@@ -13,7 +13,8 @@ use crate::flows::Flows;
 use crate::health::{self, Health, WantedChecks, check_addresses};
 use crate::loopback::Loopback;
 use crate::metrics::{Cause, Metrics, Synced};
-use crate::object::ObjectName;
+use crate::object::{self, ObjectName};
+use crate::overlay::Overlay;
 use crate::resolve::{Note, Tally};
 use crate::watch::{Cause as ProblemCause, Note as Event, Problem, Publisher, Regarding, Severity};
 use crate::world::{HealthCheck, Planned};
@@ -34,6 +35,8 @@ pub struct Outward {
     pub loopback: Option<Loopback>,
     /// What the listeners of health-check node ports were last told.
     pub answered: Answered,
+    /// The overlay, if it is ours.
+    pub overlay: Option<Overlay>,
 }
 
 /// What decides where health-check node ports answer.
@@ -56,13 +59,16 @@ impl Outward {
         }
     }
 
+    /// The source says something, about Nodes perhaps.
+    pub fn heard(&self, event: &object::Event) {
+        if let Some(overlay) = &self.overlay {
+            self.notes(overlay.hear(event));
+        }
+    }
+
     /// Something is wrong with objects.
     pub fn notes(&self, notes: Vec<Note>) {
-        for note in notes {
-            warn!("{}: {}", note.object, note.message);
-            self.metrics.rejected(note.object.kind, note.reason);
-            self.publisher.publish(event(note));
-        }
+        notes.into_iter().for_each(|note| complain(&self.metrics, &self.publisher, note));
     }
 
     /// A plan was made.
@@ -95,6 +101,13 @@ impl Outward {
             loopback.programmed(plan.clone());
         }
     }
+}
+
+/// Says what is wrong with an object: in the log, in a metric, as an Event.
+pub fn complain(metrics: &Metrics, publisher: &Publisher, note: Note) {
+    warn!("{}: {}", note.object, note.message);
+    metrics.rejected(note.object.kind, note.reason);
+    publisher.publish(event(note));
 }
 
 /// Says what a server has to say, as an Event.

@@ -1,8 +1,9 @@
-//! The thread that owns the backend. The newest plan wins.
+//! Who carries out plans: a thread, or for a small change the caller. The newest plan wins.
 //!
-//! Netlink calls block, and sockets belong to the network namespace of the thread that opened them, so the backend lives on
-//! one thread of its own. Orders go through a place for one: a plan that waits is replaced by a newer one, because the
-//! difference is taken between whole plans and nothing can be lost between them.
+//! A start, a repair or a large change takes a while, in which the loop must hear what happens; so there is a thread for them.
+//! To wake it costs more than to write one endpoint: a change that the backend calls prompt is carried out at once. Orders go
+//! through a place for one: a plan that waits is replaced by a newer one, because the difference is taken between whole plans
+//! and nothing can be lost between them.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,8 @@ pub struct Outcome {
 #[derive(Debug, Default)]
 struct Place {
     order: Option<Order>,
+    /// The thread has taken an order and not reported yet.
+    at_work: bool,
     closed: bool,
 }
 
@@ -71,17 +74,48 @@ impl Mailbox {
                 return None;
             }
             if let Some(order) = place.order.take() {
+                place.at_work = true;
                 return Some(order);
             }
+            place.at_work = false;
             place = self.filled.wait(place).unwrap_or_else(PoisonError::into_inner);
         }
     }
+
+    /// Whether no order waits and none is under way.
+    fn is_idle(&self) -> bool {
+        let place = self.place();
+        place.order.is_none() && !place.at_work
+    }
 }
 
-/// The handle to the thread. Dropping it waits for the call under way; what the kernel holds stays.
-#[derive(Debug)]
+/// The backend and what it has done.
+struct Worker {
+    backend: Box<dyn Backend>,
+    /// What the kernel holds; `None` if that is not known.
+    held: Option<Plan>,
+}
+
+impl Worker {
+    fn carry_out(&mut self, Order { plan, generation, doubt }: Order) -> Outcome {
+        let was = self.held.take().filter(|_| !doubt);
+        let start = Instant::now();
+        let result = self.backend.sync(was.as_ref(), &plan);
+        let ended = Instant::now();
+        // After an error the kernel may hold anything between the two.
+        self.held = result.is_ok().then(|| plan.clone());
+        Outcome { generation, plan, result, took: ended - start, ended, full: was.is_none() }
+    }
+
+    fn is_prompt(&self, order: &Order) -> bool {
+        !order.doubt && self.held.as_ref().is_some_and(|was| self.backend.is_prompt(was, &order.plan))
+    }
+}
+
+/// The handle to backend and thread. Dropping it waits for the call under way; what the kernel holds stays.
 pub struct Programmer {
     mailbox: Arc<Mailbox>,
+    worker: Arc<Mutex<Worker>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -92,16 +126,33 @@ impl Programmer {
     /// If the thread cannot be started.
     pub fn start(backend: Box<dyn Backend>, outcomes: mpsc::UnboundedSender<Outcome>) -> io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
-        let orders = Arc::clone(&mailbox);
+        let worker = Arc::new(Mutex::new(Worker { backend, held: None }));
+        let (orders, hands) = (Arc::clone(&mailbox), Arc::clone(&worker));
         let thread =
-            std::thread::Builder::new().name("program".into()).spawn(move || work(backend, &orders, &outcomes))?;
-        Ok(Self { mailbox, thread: Some(thread) })
+            std::thread::Builder::new().name("program".into()).spawn(move || work(&hands, &orders, &outcomes))?;
+        Ok(Self { mailbox, worker, thread: Some(thread) })
     }
 
     /// Asks for a plan to be carried out, instead of any that still waits. With `doubt` the kernel is read first.
-    pub fn program(&self, plan: Plan, generation: u64, doubt: bool) {
-        self.mailbox.put(Order { plan, generation, doubt });
+    ///
+    /// What is prompt is done on return, and the outcome is returned; else it comes through the channel.
+    #[must_use]
+    pub fn program(&self, plan: Plan, generation: u64, doubt: bool) -> Option<Outcome> {
+        let order = Order { plan, generation, doubt };
+        if self.mailbox.is_idle() {
+            let mut worker = worker(&self.worker);
+            if worker.is_prompt(&order) {
+                return Some(worker.carry_out(order));
+            }
+        }
+        self.mailbox.put(order);
+        None
     }
+}
+
+fn worker(worker: &Mutex<Worker>) -> MutexGuard<'_, Worker> {
+    // A panic in the middle of a sync left `held` empty, so nothing is assumed.
+    worker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Programmer {
@@ -115,18 +166,10 @@ impl Drop for Programmer {
     }
 }
 
-fn work(mut backend: Box<dyn Backend>, orders: &Mailbox, outcomes: &mpsc::UnboundedSender<Outcome>) {
-    let mut held: Option<Plan> = None;
-    while let Some(Order { plan, generation, doubt }) = orders.take() {
-        let was = held.take().filter(|_| !doubt);
-        let start = Instant::now();
-        let result = backend.sync(was.as_ref(), &plan);
-        let ended = Instant::now();
-        // After an error the kernel may hold anything between the two.
-        held = result.is_ok().then(|| plan.clone());
-        let full = was.is_none();
-        drop(was);
-        if outcomes.send(Outcome { generation, plan, result, took: ended - start, ended, full }).is_err() {
+fn work(hands: &Mutex<Worker>, orders: &Mailbox, outcomes: &mpsc::UnboundedSender<Outcome>) {
+    while let Some(order) = orders.take() {
+        let outcome = worker(hands).carry_out(order);
+        if outcomes.send(outcome).is_err() {
             return;
         }
     }
@@ -141,6 +184,8 @@ mod tests {
     struct Scripted {
         asked: std_mpsc::Sender<(Option<Plan>, Plan)>,
         answers: std_mpsc::Receiver<Result<Report, SyncError>>,
+        /// The mark of the plan that is reached promptly.
+        prompt: u32,
     }
 
     impl Backend for Scripted {
@@ -149,10 +194,16 @@ mod tests {
             self.answers.recv().expect("the test answers")
         }
 
+        fn is_prompt(&self, _: &Plan, now: &Plan) -> bool {
+            now.node.masquerade_mark == self.prompt
+        }
+
         fn cleanup(&mut self) -> Result<(), SyncError> {
             Ok(())
         }
     }
+
+    const PROMPT: u32 = 77;
 
     fn plan(mark: u32) -> Plan {
         let node = fairlead_plan::Node { masquerade_mark: mark, ..Default::default() };
@@ -166,17 +217,18 @@ mod tests {
         let (asked, questions) = std_mpsc::channel();
         let (replies, answers) = std_mpsc::channel();
         let (outcomes, results) = mpsc::unbounded_channel();
-        let programmer = Programmer::start(Box::new(Scripted { asked, answers }), outcomes).expect("a thread");
+        let programmer =
+            Programmer::start(Box::new(Scripted { asked, answers, prompt: PROMPT }), outcomes).expect("a thread");
         (programmer, questions, replies, results)
     }
 
     #[test]
     fn a_plan_that_waits_is_replaced_by_a_newer_one() {
         let (programmer, asked, answers, mut outcomes) = start();
-        programmer.program(plan(1), 1, false);
+        assert!(programmer.program(plan(1), 1, false).is_none());
         assert_eq!(asked.recv().expect("asked"), (None, plan(1)));
         for generation in 2..=5 {
-            programmer.program(plan(generation), u64::from(generation), false);
+            assert!(programmer.program(plan(generation), u64::from(generation), false).is_none());
         }
         answers.send(Ok(Report::default())).expect("it waits");
         assert_eq!(asked.recv().expect("asked"), (Some(plan(1)), plan(5)));
@@ -188,13 +240,13 @@ mod tests {
     #[test]
     fn after_a_failure_nothing_is_assumed() {
         let (programmer, asked, answers, mut outcomes) = start();
-        programmer.program(plan(1), 1, false);
+        assert!(programmer.program(plan(1), 1, false).is_none());
         asked.recv().expect("asked");
         answers.send(Ok(Report::default())).expect("it waits");
-        programmer.program(plan(2), 2, false);
+        assert!(programmer.program(plan(2), 2, false).is_none());
         assert_eq!(asked.recv().expect("asked").0, Some(plan(1)));
         answers.send(Err(SyncError::Unsupported("no".into()))).expect("it waits");
-        programmer.program(plan(3), 3, false);
+        assert!(programmer.program(plan(3), 3, false).is_none());
         assert_eq!(asked.recv().expect("asked").0, None);
         answers.send(Ok(Report::default())).expect("it waits");
         let full = [(); 3].map(|()| outcomes.blocking_recv().map(|outcome| outcome.full));
@@ -204,12 +256,31 @@ mod tests {
     #[test]
     fn doubt_outlives_the_order_that_carried_it() {
         let (programmer, asked, answers, _outcomes) = start();
-        programmer.program(plan(1), 1, false);
+        assert!(programmer.program(plan(1), 1, false).is_none());
         asked.recv().expect("asked");
-        programmer.program(plan(2), 2, true);
-        programmer.program(plan(3), 3, false);
+        assert!(programmer.program(plan(2), 2, true).is_none());
+        assert!(programmer.program(plan(3), 3, false).is_none());
         answers.send(Ok(Report::default())).expect("it waits");
         assert_eq!(asked.recv().expect("asked"), (None, plan(3)));
         answers.send(Ok(Report::default())).expect("it waits");
+    }
+
+    #[test]
+    fn what_is_prompt_is_done_on_return_if_the_kernel_is_known_and_nothing_is_under_way() {
+        let (programmer, asked, answers, mut outcomes) = start();
+        assert!(programmer.program(plan(PROMPT), 1, false).is_none(), "nothing is known yet");
+        asked.recv().expect("asked");
+        assert!(programmer.program(plan(PROMPT), 2, false).is_none(), "the first order is under way");
+        (0..2).for_each(|_| answers.send(Ok(Report::default())).expect("it waits"));
+        asked.recv().expect("asked");
+        (0..2).for_each(|_| assert!(outcomes.blocking_recv().is_some()));
+        while !programmer.mailbox.is_idle() {
+            std::thread::yield_now();
+        }
+        answers.send(Ok(Report::default())).expect("it waits");
+        let outcome = programmer.program(plan(PROMPT), 3, false).expect("done");
+        assert_eq!((outcome.generation, outcome.full), (3, false));
+        asked.recv().expect("asked");
+        assert!(programmer.program(plan(PROMPT), 4, true).is_none(), "the kernel must be read");
     }
 }

@@ -122,7 +122,7 @@ impl Reconciler {
                 Some(doubt) = doubts.recv() => self.doubted(doubt),
                 () = tokio::time::sleep_until(wake) => {}
             }
-            self.act();
+            self.act()?;
         }
     }
 
@@ -136,6 +136,7 @@ impl Reconciler {
             Content::Event(event) => event,
             Content::Problem(problem) => return self.outward.problem(&problem),
         };
+        self.outward.heard(&event);
         let kind = match &event {
             Event::Apply(object) => Some(object.kind()),
             Event::Delete(kind, _) => Some(*kind),
@@ -192,14 +193,14 @@ impl Reconciler {
     }
 
     /// Gives the newest plan to the programmer if there is reason to and it is time.
-    fn act(&mut self) {
+    fn act(&mut self) -> Result<(), SyncError> {
         let now = Instant::now();
         if now >= self.resync_at {
             self.resync_at = now + RESYNC;
             (self.dirty, self.doubt) = (true, true);
         }
         if !self.dirty || self.busy || now < self.not_before || !self.world.complete() {
-            return;
+            return Ok(());
         }
         let planned = self.world.plan(&self.plan);
         self.generation += 1;
@@ -211,9 +212,10 @@ impl Reconciler {
         self.plan = planned.plan.clone();
         self.counts = planned.counts;
         self.outward.flows.coming(self.plan.clone());
-        self.programmer.program(self.plan.clone(), generation, self.doubt);
+        let done = self.programmer.program(self.plan.clone(), generation, self.doubt);
         self.outward.planned(planned);
         (self.dirty, self.doubt, self.busy) = (false, false, true);
+        done.map_or(Ok(()), |outcome| self.settled(outcome))
     }
 
     fn settled(&mut self, outcome: Outcome) -> Result<(), SyncError> {

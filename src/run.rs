@@ -15,6 +15,7 @@ use crate::health::{self, Health, WantedChecks};
 use crate::loopback::Loopback;
 use crate::metrics::{Cause, Metrics};
 use crate::outward::{self, Outward};
+use crate::overlay::{self, Overlay};
 use crate::program::Programmer;
 use crate::reconcile::{Pace, Reconciler};
 use crate::watch::{ApiSettings, ManifestSettings, NodeScope, Publisher, Source, Timing};
@@ -33,9 +34,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         warn!("{sentence}");
     }
     let health = Arc::new(Health::new(settings.sync_period, &resolved.families));
-    let (source, publisher) = source(&settings).await?;
+    let (patches, wanted_patches) = watch::channel(None);
+    let (source, publisher) = source(&settings, wanted_patches).await?;
+    let overlay = (settings.overlay.backend != overlay::Backend::None).then(|| {
+        metrics.has_overlay();
+        health.await_overlay();
+        let (metrics, health) = (Arc::clone(&metrics), Arc::clone(&health));
+        Overlay::start(settings.overlay.clone(), metrics, health, publisher.clone(), patches)
+    });
+    let overlay = overlay.transpose().context("starting the overlay")?;
     let (checks, wanted_checks) = watch::channel(WantedChecks::default());
-    let mut servers = serve(&settings, &health, &metrics, &publisher, wanted_checks);
+    let mut failures = serve(&settings, &health, &metrics, &publisher, wanted_checks)?;
 
     let (doubt_sender, doubts) = mpsc::unbounded_channel();
     let backend = modes::backend(settings.mode, &settings.ipvs, doubt_sender)?;
@@ -50,13 +59,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         checks,
         publisher,
         answered: outward::Answered::default(),
+        overlay,
     };
     let pace = Pace { min_sync_period: settings.min_sync_period, retry_most: settings.sync_period };
     let reconciler = Reconciler::new(World::new(resolved), programmer, outward, pace);
     info!(node = settings.traffic.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
     tokio::select! {
         ended = reconciler.run(source, outcomes, doubts) => ended.with_context(|| format!("the {} mode cannot run on this node", settings.mode.name()))?,
-        Some(failed) = servers.join_next() => failed??,
+        Some(failure) = failures.recv() => return Err(failure),
         signal = stop() => info!("stopping on {}; what the kernel holds stays", signal?),
     }
     Ok(())
@@ -86,8 +96,14 @@ fn tune(settings: &Settings, metrics: &Metrics) {
     }
 }
 
-async fn source(settings: &Settings) -> anyhow::Result<(Source, Publisher)> {
-    let nodes = NodeScope::Own(settings.traffic.node_name.clone());
+/// Where objects come from, and what is written back: Events, and to this node's Node what the overlay wants.
+async fn source(
+    settings: &Settings,
+    patches: watch::Receiver<Option<overlay::Patch>>,
+) -> anyhow::Result<(Source, Publisher)> {
+    let has_overlay = settings.overlay.backend != overlay::Backend::None;
+    let own = settings.traffic.node_name.clone();
+    let nodes = if has_overlay { NodeScope::All } else { NodeScope::Own(own.clone()) };
     match &settings.source {
         ApiSource::Manifests(directory) => {
             Ok((Source::manifests(&ManifestSettings::new(directory, nodes))?, Publisher::silent()))
@@ -101,43 +117,60 @@ async fn source(settings: &Settings) -> anyhow::Result<(Source, Publisher)> {
             };
             let client = api.client().await?;
             // The task ends with the program.
-            let (publisher, _) = Publisher::start(client.clone(), &settings.traffic.node_name);
+            let (publisher, _) = Publisher::start(client.clone(), &own);
+            if has_overlay {
+                tokio::spawn(overlay::publish(client.clone(), own, patches));
+            }
             Ok((Source::api(&client, &api), publisher))
         }
     }
 }
 
+/// Starts the HTTP servers on a thread of their own, so that they answer while the loop waits for the kernel. What ends one
+/// comes through the channel.
 fn serve(
     settings: &Settings,
     health: &Arc<Health>,
     metrics: &Arc<Metrics>,
     publisher: &Publisher,
     wanted_checks: watch::Receiver<WantedChecks>,
-) -> JoinSet<anyhow::Result<()>> {
+) -> anyhow::Result<mpsc::UnboundedReceiver<anyhow::Error>> {
+    let (failed, failures) = mpsc::unbounded_channel();
     let (notes, mut said) = mpsc::unbounded_channel();
-    let mut servers = JoinSet::new();
-    let (hard, mode) = (settings.bind_hard_fail, settings.mode);
-    if let Some(address) = settings.healthz {
-        let (health, metrics, notes) = (Arc::clone(health), Arc::clone(metrics), notes.clone());
-        servers.spawn(async move { Ok(health::serve_health(address, hard, health, metrics, notes).await?) });
-    }
-    if let Some(address) = settings.metrics {
-        let (metrics, notes) = (Arc::clone(metrics), notes.clone());
-        servers.spawn(async move { Ok(health::serve_metrics(address, hard, mode, metrics, notes).await?) });
-    }
+    let (hard, mode, healthz, scrape) = (settings.bind_hard_fail, settings.mode, settings.healthz, settings.metrics);
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
-    servers.spawn(async move {
-        health::serve_checks(wanted_checks, health, metrics, notes).await;
-        Ok(())
-    });
     let (publisher, node_name) = (publisher.clone(), settings.traffic.node_name.clone());
-    servers.spawn(async move {
-        while let Some(note) = said.recv().await {
-            outward::server_note(&publisher, &node_name, note);
+    let run = async move {
+        let mut servers: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        if let Some(address) = healthz {
+            let (health, metrics, notes) = (Arc::clone(&health), Arc::clone(&metrics), notes.clone());
+            servers.spawn(async move { Ok(health::serve_health(address, hard, health, metrics, notes).await?) });
         }
-        Ok(())
-    });
-    servers
+        if let Some(address) = scrape {
+            let (metrics, notes) = (Arc::clone(&metrics), notes.clone());
+            servers.spawn(async move { Ok(health::serve_metrics(address, hard, mode, metrics, notes).await?) });
+        }
+        servers.spawn(async move {
+            health::serve_checks(wanted_checks, health, metrics, notes).await;
+            Ok(())
+        });
+        servers.spawn(async move {
+            while let Some(note) = said.recv().await {
+                outward::server_note(&publisher, &node_name, note);
+            }
+            Ok(())
+        });
+        while let Some(ended) = servers.join_next().await {
+            // Nobody receives it only while the program ends.
+            let _ = ended.map_err(anyhow::Error::from).flatten().map_err(|error| failed.send(error));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("servers".into())
+        .spawn(move || runtime.block_on(run))
+        .context("starting the thread that answers questions about health")?;
+    Ok(failures)
 }
 
 /// Takes everything of fairlead out of the kernel.
@@ -146,6 +179,7 @@ fn serve(
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
     modes::cleanup()?;
+    overlay::cleanup().context("removing the overlay")?;
     info!("nothing of fairlead is left in the kernel");
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::duration;
+use super::overlay::OverlayFlags;
 
 const ABOUT: &str = "fairlead carries the traffic of Kubernetes Services on one node, in place of kube-proxy.";
 const EXAMPLES: &str = "\
@@ -51,6 +52,8 @@ pub(super) struct RunFlags {
     pub(super) node: NodeFlags,
     #[command(flatten, next_help_heading = "Service traffic")]
     pub(super) traffic: TrafficFlags,
+    #[command(flatten, next_help_heading = "Overlay")]
+    pub(super) overlay: OverlayFlags,
     #[command(flatten, next_help_heading = "Programming the kernel")]
     pub(super) sync: SyncFlags,
     #[command(flatten, next_help_heading = "Mode ipvs")]
@@ -277,7 +280,7 @@ pub enum RenderOutput {
 }
 
 /// A boolean as Go's flag package reads it.
-fn boolean(text: &str) -> Result<bool, String> {
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

@@ -7,6 +7,8 @@ mod address;
 mod duration;
 mod flags;
 mod ipvs;
+mod net_conf;
+mod overlay;
 mod settings;
 mod traffic;
 mod usage;

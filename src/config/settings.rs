@@ -10,7 +10,7 @@ use fairlead_plan::Family;
 
 use super::flags::{ApiFlags, ConntrackFlags, LogFlags, ModeFlag, NodeFlags, RenderFlags, RunFlags, TrafficFlags};
 use super::ipvs::{self, IpvsSettings};
-use super::{ConntrackSettings, Host, LogFormat, RenderOutput, UsageError, address, traffic};
+use super::{ConntrackSettings, Host, LogFormat, RenderOutput, UsageError, address, overlay, traffic};
 use crate::resolve;
 
 /// Everything that `fairlead` needs to run.
@@ -28,6 +28,8 @@ pub struct Settings {
     pub traffic: resolve::Settings,
     /// Whether TCP node ports answer on 127.0.0.1 and ::1 as well (`localhost` among `nodePortAddresses`).
     pub loopback_node_ports: bool,
+    /// How packets reach pods of other nodes.
+    pub overlay: crate::overlay::Settings,
     /// Time to wait after one sync before the next (`minSyncPeriod`).
     pub min_sync_period: Duration,
     /// Longest time from a failed sync to the next attempt (`syncPeriod`). A change that has waited for twice as long
@@ -175,12 +177,14 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
         let why = "is out of range; use -1000 (never) to 1000 (first)";
         return Err(UsageError::value("--oom-score-adj", &oom.to_string(), why));
     }
+    let traffic = traffic(mode, &flags.traffic, &flags.node, host)?;
     Ok(Settings {
         mode,
         ipvs: ipvs::settings(&flags.ipvs)?,
         source: source(&flags.api)?,
         resync: flags.api.config_sync_period,
-        traffic: traffic(mode, &flags.traffic, &flags.node, host)?,
+        overlay: overlay::settings(&flags.overlay, &traffic.node_name, &traffic.families, &flags.traffic.cluster_cidr)?,
+        traffic,
         loopback_node_ports: traffic::loopback_node_ports(&flags.traffic),
         min_sync_period: min,
         sync_period: max,

@@ -58,6 +58,8 @@ struct State {
     updated: Option<SystemTime>,
     /// As [`Health::eligible`] said last.
     eligible: bool,
+    /// An overlay was announced and is not up yet.
+    overlay_missing: bool,
 }
 
 /// The answers to all questions about health at one moment.
@@ -67,7 +69,7 @@ pub struct Verdict {
     pub healthy: bool,
     /// The Node has been seen and is not about to be removed.
     pub eligible: bool,
-    /// The first complete sync is in the kernel.
+    /// The first complete sync is in the kernel, and so is the overlay if there is one.
     pub ready: bool,
     /// When the last successful sync ended.
     pub updated: Option<SystemTime>,
@@ -104,6 +106,16 @@ impl Health {
         self.state().eligible = eligible;
     }
 
+    /// This node is not ready before [`Health::overlay_up`].
+    pub fn await_overlay(&self) {
+        self.state().overlay_missing = true;
+    }
+
+    /// The overlay is up.
+    pub fn overlay_up(&self) {
+        self.state().overlay_missing = false;
+    }
+
     /// The answers at this moment.
     #[must_use]
     pub fn verdict(&self, now: Instant) -> Verdict {
@@ -112,7 +124,7 @@ impl Health {
         Verdict {
             healthy: waited < self.patience,
             eligible: state.eligible,
-            ready: state.updated.is_some(),
+            ready: state.updated.is_some() && !state.overlay_missing,
             updated: state.updated,
         }
     }

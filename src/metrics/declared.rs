@@ -162,6 +162,23 @@ metrics! {
     build_info: IntGaugeVec, "fairlead_build_info", ["version", "mode"],
         "Always 1; the labels say what runs.";
 
+    overlay_peers: IntGaugeVec, "fairlead_overlay_peers", ["ip_family"],
+        "Nodes whose pods are reached through the overlay.";
+    overlay_refused: IntGaugeVec, "fairlead_overlay_peers_refused", [],
+        "Nodes and families that take part and cannot be reached: conflicts, other modes.";
+    overlay_failing: IntGaugeVec, "fairlead_overlay_peers_failing", [],
+        "Nodes and families whose way the kernel refuses; each is tried again.";
+    overlay_up: IntGaugeVec, "fairlead_overlay_up", [],
+        "1 when the devices of the overlay are as they should be.";
+    overlay_compare: HistogramVec(FAST), "fairlead_overlay_compare_duration_seconds", [],
+        "How long one look at this node or comparison of the whole overlay took.";
+    overlay_change: HistogramVec(FAST), "fairlead_overlay_change_seconds", [],
+        "Time from the arrival of a change of a Node to the moment when the kernel has it.";
+    overlay_writes: IntCounterVec, "fairlead_overlay_writes_total", [],
+        "Changes of devices, neighbours, forwarding entries and routes sent to the kernel.";
+    overlay_repairs: IntCounterVec, "fairlead_overlay_repairs_total", ["what"],
+        "Things of the overlay that somebody else had changed and that were put right.";
+
     // The process, by the names that every Prometheus client uses.
     resident: IntGaugeVec, "process_resident_memory_bytes", [],
         "Resident memory of this process.";

@@ -58,6 +58,7 @@ fn every_declared_metric_is_in_the_registry_and_appears_once_it_is_used() {
     metrics.answered(Question::Healthz, 200);
     metrics.answered(Question::Livez, 503);
     metrics.rejected(Kind::EndpointSlice, "InvalidEndpoint");
+    metrics.has_overlay();
     let text = metrics.scrape().unwrap();
     for declared in DECLARED {
         let help = format!("# HELP {} {}\n", declared.name, declared.help);

@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use node::{NodeAddress, NodeObject, NodeSpec, NodeStatus, ServiceCidrObject, ServiceCidrSpec, Taint};
+pub use node::{
+    NodeAddress, NodeCondition, NodeObject, NodeSpec, NodeStatus, ServiceCidrObject, ServiceCidrSpec, Taint,
+};
 pub use service::{
     ClientIpConfig, LoadBalancerIngress, LoadBalancerStatus, ServiceObject, ServicePort, ServiceSpec, ServiceStatus,
     SessionAffinityConfig,
@@ -64,7 +66,6 @@ impl std::fmt::Display for ObjectName {
 }
 
 /// One object of any kind.
-#[expect(clippy::large_enum_variant, reason = "an object lives for one event, which boxes it")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// [`Kind::Service`]

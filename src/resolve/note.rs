@@ -77,6 +77,14 @@ impl Note {
     pub const INVALID_ENDPOINT: &'static str = "InvalidEndpoint";
     /// A prefix of a Node or ServiceCIDR that cannot be read.
     pub const INVALID_CIDR: &'static str = "InvalidCIDR";
+    /// An annotation of a Node that cannot be read.
+    pub const INVALID_ANNOTATION: &'static str = "InvalidAnnotation";
+    /// Two nodes want what only one can have: a prefix of pods, or the address of a tunnel device.
+    pub const OVERLAY_CONFLICT: &'static str = "OverlayConflict";
+    /// A node that this one cannot reach with the overlay as it is set up.
+    pub const OVERLAY_MISMATCH: &'static str = "OverlayMismatch";
+    /// The kernel refuses the way to a node.
+    pub const OVERLAY_REFUSED: &'static str = "OverlayRefused";
     /// A family in which the node has no address, and therefore no node ports.
     pub const NO_NODE_ADDRESS: &'static str = "NoNodeAddress";
 }

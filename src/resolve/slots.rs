@@ -10,7 +10,7 @@ use fairlead_plan::Endpoint;
 /// `wanted` is sorted by address and has no address twice.
 pub(super) fn keep(old: &[Endpoint], wanted: Vec<Endpoint>) -> Vec<Endpoint> {
     if old.is_empty() || wanted.is_empty() {
-        return wanted;
+        return exact(wanted);
     }
     let mut stays = vec![false; wanted.len()];
     let mut slots: Vec<Option<Endpoint>> = Vec::with_capacity(old.len().max(wanted.len()));
@@ -26,7 +26,13 @@ pub(super) fn keep(old: &[Endpoint], wanted: Vec<Endpoint>) -> Vec<Endpoint> {
         *slot = new.next();
     }
     slots.extend(new.map(Some));
-    close_holes(slots)
+    exact(close_holes(slots))
+}
+
+/// Without room for more: pools are kept for as long as the Service lives, and there may be ten thousand.
+fn exact(mut pool: Vec<Endpoint>) -> Vec<Endpoint> {
+    pool.shrink_to_fit();
+    pool
 }
 
 fn position(sorted: &[Endpoint], addr: SocketAddr) -> Option<usize> {

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use fairlead_plan::{Plan, Protocol, ServiceKey};
+use fairlead_plan::Plan;
 use ipnet::IpNet;
 
 use crate::object::{Event, Kind, NodeObject, Object, ObjectName, ServiceCidrObject, ServiceObject, SliceObject};
@@ -133,12 +133,6 @@ impl World {
         &self.facts
     }
 
-    /// Whether this node's Node has been seen with its pod prefixes, which detection by `NodeCIDR` needs.
-    #[must_use]
-    pub fn has_pod_cidrs(&self) -> bool {
-        self.node.model.as_ref().is_some_and(|node| !node.pod_cidrs.is_empty())
-    }
-
     /// What is wrong with objects and has not been said yet. An object of which nothing can be used changes no plan, so
     /// this must be asked for after events as well.
     #[must_use]
@@ -156,9 +150,8 @@ impl World {
         if plan.node != self.plan_node {
             plan.node = Arc::clone(&self.plan_node);
         }
-        let mut udp = Vec::new();
         for name in std::mem::take(&mut self.dirty) {
-            self.plan_service(&name, previous, &mut plan, &mut udp);
+            self.plan_service(&name, previous, &mut plan);
         }
         if let Some(node) = &self.node.model {
             let notes = resolve::missing_addresses(&self.settings, node, &self.facts, self.counts.node_ports);
@@ -170,17 +163,10 @@ impl World {
             health_checks: Arc::clone(&self.health_checks),
             counts: self.counts,
             triggers: std::mem::take(&mut self.triggers).into_values().flatten().collect(),
-            udp,
         }
     }
 
-    fn plan_service(
-        &mut self,
-        name: &Arc<ObjectName>,
-        previous: &Plan,
-        plan: &mut Plan,
-        udp: &mut Vec<Arc<ServiceKey>>,
-    ) {
+    fn plan_service(&mut self, name: &Arc<ObjectName>, previous: &Plan, plan: &mut Plan) {
         let Some(entry) = self.store.services.get_mut(name) else { return };
         let around = Surroundings { settings: &self.settings, node: &self.facts, previous: &previous.services };
         let (resolved, notes) = resolve_entry(entry, &self.claims, around);
@@ -200,16 +186,11 @@ impl World {
         }
         let keys: Box<[_]> = resolved.services.iter().map(|service| Arc::clone(&service.key)).collect();
         for key in entry.keys.iter().filter(|key| !keys.contains(key)) {
-            if plan.services.remove(key).is_some() && key.protocol == Protocol::Udp {
-                udp.push(Arc::clone(key));
-            }
+            plan.services.remove(key);
         }
         for service in resolved.services {
             if previous.services.get(&service.key).is_some_and(|old| **old == service) {
                 continue;
-            }
-            if service.key.protocol == Protocol::Udp {
-                udp.push(Arc::clone(&service.key));
             }
             plan.services.insert(Arc::new(service));
         }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use fairlead_plan::{Plan, ServiceKey};
+use fairlead_plan::Plan;
 
 use crate::object::ObjectName;
 use crate::resolve::{Note, Tally};
@@ -28,8 +28,6 @@ pub struct Planned {
     /// When the changes of endpoints that this plan is the first to hold were triggered, by the clock of the control
     /// plane. Changes from before the start of this process are left out, their latency would be that of the start.
     pub triggers: Vec<SystemTime>,
-    /// UDP services that have changed or are gone, for whoever cleans up flows.
-    pub udp: Vec<Arc<ServiceKey>>,
 }
 
 /// A `healthCheckNodePort`.

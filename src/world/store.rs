@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,9 +10,9 @@ use crate::resolve::{ServiceModel, SliceModel, Tally};
 /// The models of all Services and EndpointSlices, slices filed under their Service.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// Boxed, because half of a B-tree's places are empty.
-    pub(super) services: BTreeMap<Arc<ObjectName>, Box<Entry>>,
-    slices: BTreeMap<Arc<ObjectName>, Filed>,
+    /// Not sorted: to find a name among ten thousand sorted ones is forty cache misses. Boxed, because many places are empty.
+    pub(super) services: HashMap<Arc<ObjectName>, Box<Entry>>,
+    slices: HashMap<Arc<ObjectName>, Filed>,
 }
 
 /// What is known under the name of one Service, whether or not the Service itself is there yet.

@@ -7,11 +7,15 @@
 //! - *from outside*: from the write to the API server to the kernel's own announcement of the commit, on a socket of the
 //!   bench, HTTP and decoding included.
 //!
+//! The overlay is measured after that: peers from nothing, one peer changed, repair, memory. `cargo bench -- overlay` does
+//! it alone.
+//!
 //! `cargo bench -- 1000 10000` chooses the numbers of services; `--quick` does less.
 #![expect(clippy::disallowed_methods, reason = "the bench starts the real program")]
 
 mod cluster;
 mod measure;
+mod overlay;
 mod subject;
 
 use std::time::Duration;
@@ -33,10 +37,13 @@ fn main() -> anyhow::Result<()> {
     let sizes: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if sizes.is_empty() { SIZES.to_vec() } else { sizes };
     println!("fairlead on {}", machine());
-    for size in sizes {
-        bench(size, if quick { QUICK } else { CHANGES })?;
+    let changes = if quick { QUICK } else { CHANGES };
+    if !arguments.iter().any(|argument| argument == "overlay") {
+        for size in sizes {
+            bench(size, changes)?;
+        }
     }
-    Ok(())
+    overlay::bench(changes)
 }
 
 fn bench(size: usize, changes: usize) -> anyhow::Result<()> {

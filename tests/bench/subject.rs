@@ -31,6 +31,7 @@ pub struct Bench {
     api: ApiServer,
     namespace: Netns,
     kubeconfig: PathBuf,
+    flags: Vec<&'static str>,
 }
 
 /// A socket on which the kernel announces commits. While one is open each commit costs the kernel more, so what is timed in
@@ -55,17 +56,42 @@ pub struct Run {
 
 impl Bench {
     pub fn new(size: usize) -> anyhow::Result<Self> {
+        let bench =
+            Self::empty(size, &["ip link set lo up"], &["--hostname-override=a", "--cluster-cidr=10.128.0.0/9"])?;
+        cluster::fill(&bench.api, size)?;
+        Ok(bench)
+    }
+
+    /// A namespace prepared by these lines, with an API server that holds nothing, and the program's flags.
+    pub fn empty(size: usize, lines: &[&str], flags: &[&'static str]) -> anyhow::Result<Self> {
         let namespace = Netns::create()?;
         let listener = namespace.run(|| -> anyhow::Result<TcpListener> {
-            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
-            anyhow::ensure!(up.success(), "ip link set lo up failed");
+            for line in lines {
+                let mut words = line.split(' ');
+                let status = Command::new(words.next().unwrap_or_default()).args(words).status()?;
+                anyhow::ensure!(status.success(), "{line} failed");
+            }
             Ok(TcpListener::bind("127.0.0.1:0")?)
         })??;
         let api = ApiServer::start(listener)?;
-        cluster::fill(&api, size)?;
         let kubeconfig = std::env::temp_dir().join(format!("fairlead-bench-{}-{size}", std::process::id()));
         api.kubeconfig(&kubeconfig)?;
-        Ok(Self { size, api, namespace, kubeconfig })
+        Ok(Self { size, api, namespace, kubeconfig, flags: flags.to_vec() })
+    }
+
+    /// Where the program finds its objects.
+    pub const fn api(&self) -> &ApiServer {
+        &self.api
+    }
+
+    /// Runs a command line where the program runs.
+    pub fn run(&self, line: &str) -> anyhow::Result<()> {
+        self.namespace.run(|| {
+            let mut words = line.split(' ');
+            let status = Command::new(words.next().unwrap_or_default()).args(words).status()?;
+            anyhow::ensure!(status.success(), "{line} failed");
+            Ok(())
+        })?
     }
 
     pub fn start(&self) -> anyhow::Result<Run> {
@@ -74,7 +100,7 @@ impl Bench {
             Command::new(env!("CARGO_BIN_EXE_fairlead"))
                 .arg("--kubeconfig")
                 .arg(&self.kubeconfig)
-                .args(["--hostname-override", "a", "--cluster-cidr", "10.128.0.0/9"])
+                .args(&self.flags)
                 .stderr(Stdio::null())
                 .spawn()
         })?;

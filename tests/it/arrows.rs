@@ -31,6 +31,7 @@ const SHIPPED: [(&str, &[&str]); 7] = [
             "k8s-openapi",
             "kube",
             "prometheus",
+            "regex",
             "serde",
             "serde-saphyr",
             "serde_json",

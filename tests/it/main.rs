@@ -8,5 +8,6 @@ mod laws;
 mod listing;
 mod model;
 mod oracle;
+mod overlay;
 mod packets;
 mod program;

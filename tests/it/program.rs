@@ -136,11 +136,16 @@ pub struct Program {
 impl Program {
     /// Starts the program in a node, with a log in the directory.
     pub fn launch(place: &Place, directory: &Directory, flags: &[&str]) -> Self {
+        Self::launch_as(place, directory, place.name(), flags)
+    }
+
+    /// As [`Program::launch`], under the name of another node.
+    pub fn launch_as(place: &Place, directory: &Directory, name: &str, flags: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let log = directory.path().join(format!("log-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let mut command = place.command(BINARY);
         let cidrs = format!("--cluster-cidr={}", fairlead_lab::POD_NETS.join(","));
-        command.arg(format!("--hostname-override={}", place.name())).arg(cidrs).args(flags);
+        command.arg(format!("--hostname-override={name}")).arg(cidrs).args(flags);
         // The limits of the whole machine are none of a test's business.
         command.args(["--conntrack-max-per-core=0", "--oom-score-adj=0", "-v=2"]);
         command.env("NO_COLOR", "1").env_remove("RUST_LOG");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fairlead_plan::{Change, Family, Frontend, FrontendAddr, Node, Plan, Protocol, Service};
 
-use crate::dispatch::{self, AnyLast, Place};
+use crate::dispatch::{self, Place};
 use crate::render::{self, Setting};
 use crate::rules::{Chain, Rule, Table, host};
 use crate::{name, refuse, structure};
@@ -21,6 +21,8 @@ enum Root {
     NodePorts,
     /// `filter`: ClusterIPs that refuse.
     Refused,
+    /// `filter`: unused ports of ClusterIPs.
+    Unused,
     /// `filter`: other addresses that refuse.
     RefusedExternal,
     /// `filter`: node ports that refuse.
@@ -30,14 +32,22 @@ enum Root {
 }
 
 impl Root {
-    const ALL: [Self; 6] =
-        [Self::Services, Self::NodePorts, Self::Refused, Self::RefusedExternal, Self::RefusedNodePorts, Self::Closed];
+    const ALL: [Self; 7] = [
+        Self::Services,
+        Self::NodePorts,
+        Self::Refused,
+        Self::Unused,
+        Self::RefusedExternal,
+        Self::RefusedNodePorts,
+        Self::Closed,
+    ];
 
     const fn place(self) -> (Table, &'static str) {
         match self {
             Self::Services => (Table::Nat, name::SERVICES),
             Self::NodePorts => (Table::Nat, name::NODE_PORTS),
             Self::Refused => (Table::Filter, name::SERVICES),
+            Self::Unused => (Table::Filter, name::CLUSTER_IPS),
             Self::RefusedExternal => (Table::Filter, name::EXTERNAL_SERVICES),
             Self::RefusedNodePorts => (Table::Filter, name::NODE_PORTS),
             Self::Closed => (Table::Filter, name::FIREWALL),
@@ -49,6 +59,7 @@ impl Root {
         match self {
             Self::Services | Self::Refused => name::CLUSTER,
             Self::NodePorts | Self::RefusedExternal => name::EXTERNAL,
+            Self::Unused => name::CLUSTER_IP,
             Self::RefusedNodePorts => name::LOCAL,
             Self::Closed => name::RANGES,
         }
@@ -193,7 +204,7 @@ impl Desired {
                 FrontendAddr::Addr(addr) => (Some(addr.ip()), addr.port(), Root::Services, Root::RefusedExternal),
                 FrontendAddr::NodePort(port) => (None, port, Root::NodePorts, Root::RefusedNodePorts),
             };
-            let place = Place { ip, port: AnyLast::Only((service.key.protocol, port)) };
+            let place = Place { ip, port: Some((service.key.protocol, port)) };
             all.push((translate, place, number));
             if refuse::dispatch(&self.setting, service, frontend).is_some() {
                 all.push((refuse, place, number));
@@ -208,11 +219,11 @@ impl Desired {
             self.tree(root).insert(place, Leaf::Frontend(Arc::clone(service), number));
         }
         for ip in service.cluster_ips() {
-            let leaf = self.tree(Root::Refused).entry(unused(ip)).or_insert(Leaf::ClusterIp(ip, 0));
+            let leaf = self.tree(Root::Unused).entry(unused(ip)).or_insert(Leaf::ClusterIp(ip, 0));
             if let Leaf::ClusterIp(_, users) = leaf {
                 *users += 1;
                 if *users == 1 {
-                    dirty.insert(Root::Refused);
+                    dirty.insert(Root::Unused);
                 }
             }
         }
@@ -224,7 +235,7 @@ impl Desired {
             self.tree(root).remove(&place);
         }
         for ip in service.cluster_ips() {
-            let tree = self.tree(Root::Refused);
+            let tree = self.tree(Root::Unused);
             let last = match tree.get_mut(&unused(ip)) {
                 Some(Leaf::ClusterIp(_, users)) => {
                     *users -= 1;
@@ -234,7 +245,7 @@ impl Desired {
             };
             if last {
                 tree.remove(&unused(ip));
-                dirty.insert(Root::Refused);
+                dirty.insert(Root::Unused);
             }
         }
     }
@@ -296,9 +307,8 @@ impl Desired {
     }
 }
 
-/// Behind all ports of a ClusterIP that are used.
 const fn unused(ip: IpAddr) -> Place {
-    Place { ip: Some(ip), port: AnyLast::Any }
+    Place { ip: Some(ip), port: None }
 }
 
 fn number(rules: &[Rule]) -> u64 {

@@ -24,17 +24,8 @@ const DEEPEST: usize = 6;
 pub struct Place {
     /// The destination address; `None` for any, as for node ports.
     pub ip: Option<IpAddr>,
-    /// The protocol and the port; `None`, behind all others, for any.
-    pub port: AnyLast<(Protocol, u16)>,
-}
-
-/// Something, or anything, which stands behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum AnyLast<T> {
-    /// This.
-    Only(T),
-    /// Anything.
-    Any,
+    /// The protocol and the port; `None` for any. In one tree all have one, or none has.
+    pub port: Option<(Protocol, u16)>,
 }
 
 /// The digits of a place: four bits of the address each, the protocol, four bits of the port each.
@@ -66,9 +57,9 @@ impl Place {
             return (value & 0xf) as u16;
         }
         match self.port {
-            AnyLast::Any => u16::MAX,
-            AnyLast::Only((protocol, _)) if number == address => protocol.number().into(),
-            AnyLast::Only((_, port)) => port >> ((PORT_DIGITS - (number - address)) * BITS) & 0xf,
+            None => 0,
+            Some((protocol, _)) if number == address => protocol.number().into(),
+            Some((_, port)) => port >> ((PORT_DIGITS - (number - address)) * BITS) & 0xf,
         }
     }
 
@@ -78,7 +69,7 @@ impl Place {
         let in_address = known.min(address);
         let bits = u8::try_from(in_address * BITS).unwrap_or(u8::MAX);
         let net = self.ip.filter(|_| in_address > 0).and_then(|ip| IpNet::new(ip, bits).ok()).map(|net| net.trunc());
-        let AnyLast::Only((protocol, port)) = self.port else { return Known { net, protocol: None, ports: None } };
+        let Some((protocol, port)) = self.port else { return Known { net, protocol: None, ports: None } };
         let in_port = known.saturating_sub(address + 1);
         let span = 1_u32 << ((PORT_DIGITS - in_port) * BITS);
         let first = u32::from(port) / span * span;
@@ -185,14 +176,14 @@ mod tests {
         let rule = Rule::to(Target::Accept);
         let rule = if let Some(ip) = place.ip { rule.to_net(host(ip)) } else { rule };
         match place.port {
-            AnyLast::Only((protocol, port)) => rule.port(protocol, port),
-            AnyLast::Any => rule,
+            Some((protocol, port)) => rule.port(protocol, port),
+            None => rule,
         }
     }
 
     fn applies(rule: &Rule, place: &Place) -> bool {
         let net = rule.destination.is_none_or(|net| place.ip.is_some_and(|ip| net.net.contains(&ip)));
-        let AnyLast::Only((protocol, port)) = place.port else { return net };
+        let Some((protocol, port)) = place.port else { return net };
         let ports = rule.matches.iter().all(|one| matches!(one, Match::Ports(a, b) if (*a..=*b).contains(&port)));
         net && rule.protocol.is_none_or(|wanted| wanted == protocol) && ports
     }
@@ -229,7 +220,7 @@ mod tests {
     }
 
     fn ports(ip: Option<IpAddr>, ports: impl Iterator<Item = u16>) -> impl Iterator<Item = Place> {
-        ports.map(move |port| Place { ip, port: AnyLast::Only((Protocol::Tcp, port)) })
+        ports.map(move |port| Place { ip, port: Some((Protocol::Tcp, port)) })
     }
 
     #[test]
@@ -255,8 +246,7 @@ mod tests {
             (0_u32..600).prop_map(|low| Some(IpAddr::from(std::net::Ipv4Addr::from(0x0a60_0000 + low)))),
         ];
         let protocol = proptest::sample::select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
-        (ip, protocol, 0_u16..40)
-            .prop_map(|(ip, protocol, port)| Place { ip, port: AnyLast::Only((protocol, port * 1_000)) })
+        (ip, protocol, 0_u16..40).prop_map(|(ip, protocol, port)| Place { ip, port: Some((protocol, port * 1_000)) })
     }
 
     proptest! {

@@ -19,6 +19,8 @@ mod desired;
 mod dispatch;
 mod door;
 mod encode;
+#[cfg(test)]
+mod law;
 mod legacy;
 mod name;
 mod nft;
@@ -26,8 +28,12 @@ mod origin;
 mod refuse;
 mod render;
 mod rules;
+#[cfg(test)]
+#[path = "../tests/sample/mod.rs"]
+mod sample;
 mod structure;
 mod text;
+mod trace;
 
 pub use backend::{IptablesBackend, LOCK_PATIENCE};
 pub use concern::concerns;
@@ -35,3 +41,4 @@ pub use fairlead_kernel::xtables::Variant;
 pub use legacy::Witness;
 pub use name::is_ours;
 pub use text::{family_text, text};
+pub use trace::{Fault, Tracer, trace};

@@ -18,6 +18,8 @@ pub const FORWARD: &str = "KUBE-FORWARD";
 pub const FIREWALL: &str = "KUBE-PROXY-FIREWALL";
 /// Not kube-proxy's: marks what does not come from a pod, where that takes more than one rule.
 pub const MARK_NOT_POD: &str = "KUBE-MARK-NOT-POD";
+/// Not kube-proxy's: refuses unused ports of ClusterIPs.
+pub const CLUSTER_IPS: &str = "KUBE-CLUSTER-IPS";
 /// Not kube-proxy's: refuses in the way that suits the protocol.
 pub const REJECT: &str = "KUBE-REJECT";
 
@@ -25,10 +27,12 @@ pub const CLUSTER: &str = "KUBE-SVC-";
 pub const LOCAL: &str = "KUBE-SVL-";
 pub const EXTERNAL: &str = "KUBE-EXT-";
 pub const RANGES: &str = "KUBE-FW-";
+/// Not kube-proxy's; only in the table filter, which it does not search for left over chains.
+pub const CLUSTER_IP: &str = "KUBE-CIP-";
 const ENDPOINT: &str = "KUBE-SEP-";
 
 /// Chains that kube-proxy has or had under these very names. `KUBE-FIREWALL` is not among them: it is the kubelet's.
-const WHOLE: [&str; 10] = [
+const WHOLE: [&str; 11] = [
     SERVICES,
     EXTERNAL_SERVICES,
     NODE_PORTS,
@@ -38,10 +42,11 @@ const WHOLE: [&str; 10] = [
     FIREWALL,
     MARK_NOT_POD,
     REJECT,
+    CLUSTER_IPS,
     "KUBE-PROXY-CANARY",
 ];
 /// How chains for single services begin; `KUBE-XLB-` in kube-proxy before 1.24.
-const BEGINNINGS: [&str; 6] = [CLUSTER, LOCAL, EXTERNAL, RANGES, ENDPOINT, "KUBE-XLB-"];
+const BEGINNINGS: [&str; 7] = [CLUSTER, LOCAL, EXTERNAL, RANGES, ENDPOINT, CLUSTER_IP, "KUBE-XLB-"];
 
 /// Whether a chain is one of ours or of kube-proxy's, which we replace.
 #[must_use]

@@ -44,7 +44,7 @@ struct Edit {
 
 /// What a table holds.
 struct Held {
-    chains: Vec<ChainInfo>,
+    chains: HashMap<String, ChainInfo>,
     rules: HashMap<String, Vec<RuleInfo>>,
 }
 
@@ -150,9 +150,13 @@ impl NftVariant {
 
     fn held(&mut self, family: Family, table: Table) -> Result<Held, NftError> {
         let chains = self.nft.chains(proto(family), table.name())?;
+        let chains: HashMap<String, ChainInfo> = chains.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
         let mut rules: HashMap<String, Vec<RuleInfo>> = HashMap::new();
-        for rule in self.nft.rules(proto(family), table.name())? {
-            rules.entry(rule.chain.clone()).or_default().push(rule);
+        for chain in chains.keys() {
+            let of_chain = self.nft.rules_of_chain(proto(family), table.name(), chain)?;
+            if !of_chain.is_empty() {
+                rules.insert(chain.clone(), of_chain);
+            }
         }
         Ok(Held { chains, rules })
     }
@@ -183,7 +187,7 @@ impl NftVariant {
         let ours = |chain: &&ChainInfo| {
             chain.userdata == MADE_BY_US && !held.rules.contains_key(&chain.name) && chain.policy == Some(POLICY_ACCEPT)
         };
-        let gone: Vec<&str> = held.chains.iter().filter(ours).map(|chain| chain.name.as_str()).collect();
+        let gone: Vec<&str> = held.chains.values().filter(ours).map(|chain| chain.name.as_str()).collect();
         gone.iter().for_each(|chain| batch.del_chain(proto(family), table.name(), chain));
         let info = self.nft.table(proto(family), table.name())?;
         let empty = gone.len() == held.chains.len() && self.nft.sets(proto(family), table.name())?.is_empty();
@@ -276,7 +280,7 @@ impl Writer<'_> {
 
 impl Held {
     fn has(&self, chain: &str) -> bool {
-        self.chains.iter().any(|held| held.name == chain)
+        self.chains.contains_key(chain)
     }
 
     fn rules(&self, chain: &str) -> &[RuleInfo] {
@@ -328,7 +332,7 @@ fn compare(
                 rules.iter().any(|rule| leads(&rule) && !(own.contains(from.as_str()) && door::is_our_jump(chain)))
             })
     };
-    for chain in held.chains.iter().filter(|chain| name::is_ours(&chain.name)) {
+    for chain in held.chains.values().filter(|chain| name::is_ours(&chain.name)) {
         let key = (table, chain.name.clone());
         match () {
             () if wanted.contains(&key) => {}

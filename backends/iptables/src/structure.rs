@@ -27,8 +27,10 @@ pub fn frame(family: Family, node: &Node, table: Table, chain: &str) -> Frame {
             Frame { head: vec![Rule::to(Target::Return).to_net(loopback(family))], tail: Vec::new() }
         }
         (Table::Filter, name::SERVICES) => {
-            let head = vec![Rule::jump(name::FIREWALL), Rule::jump(name::EXTERNAL_SERVICES)];
-            Frame { head, tail: unallocated(family, node) }
+            // What a service claims as such comes before node ports, and these before what nobody claims.
+            let mut tail = vec![Rule::jump(name::EXTERNAL_SERVICES), Rule::jump(name::CLUSTER_IPS)];
+            tail.extend(unallocated(family, node));
+            Frame { head: vec![Rule::jump(name::FIREWALL)], tail }
         }
         (Table::Filter, name::EXTERNAL_SERVICES) => Frame { head: Vec::new(), tail: to_node_ports(family, node) },
         _ => Frame::default(),

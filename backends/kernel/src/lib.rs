@@ -3,11 +3,11 @@
 //! ```text
 //!    backends, resolver, health checks        decide what should be: plans, rules, which flows are stale
 //!  ------------- this crate ------------------------------------------------------------------------------
-//!    nft                 conntrack        address          sysctl, process         netns
-//!    batches, dumps,     UDP flows:       own addresses,   settings, module        tests and lab:
-//!    notices             list, delete     interfaces       parameter, OOM score    threads in namespaces
+//!    nft                 conntrack        address, route   sysctl, process         netns
+//!    batches, dumps,     UDP flows:       links, routes,   settings, module        tests and lab:
+//!    notices             list, delete     neighbours       parameter, OOM score    threads in namespaces
 //!       |                   |                |                 |                       |
-//!       +------ netlink (one datagram = one request) ------+  files in /proc, /sys    setns, unshare
+//!       +-------------- netlink (datagrams) --------------+  files in /proc, /sys    setns, unshare
 //!  ------------------------------------------ system calls -----------------------------------------------
 //!    kernel
 //! ```
@@ -32,5 +32,6 @@ pub mod netns;
 pub mod nft;
 pub mod process;
 pub mod restore;
+pub mod route;
 pub mod sysctl;
 pub mod xtables;

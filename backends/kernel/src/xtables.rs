@@ -15,6 +15,7 @@ mod error;
 mod extension;
 mod legacy;
 mod lock;
+mod memory;
 mod variant;
 
 pub use blob::{Edit, EncodedChain, HeldChain, HeldRule, TableView};

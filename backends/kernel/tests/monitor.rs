@@ -69,6 +69,7 @@ fn a_foreign_deletion_is_heard_with_its_port_and_key_and_our_own_changes_are_not
                 count: 2,
                 port_id: theirs.port_id(),
                 has_expiration: false,
+                leads_to: None,
             };
             let rule =
                 Notice { kind: NoticeKind::Rule, name: "c".to_owned(), key: Vec::new(), count: 1, ..notice.clone() };

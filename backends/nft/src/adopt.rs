@@ -19,8 +19,6 @@ use crate::write::nfproto;
 
 /// What must be done to a table.
 pub enum Adoption {
-    /// There is none.
-    Missing,
     /// It was made by another release, or somebody changed a declaration: it must be replaced at once as a whole.
     Foreign(String),
     /// It differs so much.
@@ -38,10 +36,6 @@ pub fn compare(
     whole: &Whole,
     tables: &Tables,
 ) -> Result<Adoption, NftError> {
-    let proto = nfproto(family);
-    if nft.table(proto, TABLE)?.is_none() {
-        return Ok(Adoption::Missing);
-    }
     let mut writes = Writes::default();
     if let Some(reason) = sets(nft, family, whole, &mut writes)? {
         return Ok(Adoption::Foreign(reason));

@@ -208,13 +208,10 @@ impl Tables {
         let shared = &mut self.shared[family as usize];
         elements(&was.elements, &now.elements, writes);
         structure_of(&was, &now, writes);
-        let mut taken = Writes::default();
-        shared.take(&now, &mut taken);
-        shared.give(&was, &mut taken);
-        writes.new_elements.append(&mut taken.new_elements);
-        writes.new_chains.append(&mut taken.new_chains);
-        writes.old_elements.append(&mut taken.old_elements);
-        writes.old_chains.append(&mut taken.old_chains);
+        if was.shared != now.shared || was.counts != now.counts {
+            shared.take(&now, writes);
+            shared.give(&was, writes);
+        }
         let own = &mut self.own[family as usize];
         *own = *own + now.elements.len() as u64 - was.elements.len() as u64;
     }

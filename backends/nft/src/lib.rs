@@ -28,6 +28,7 @@ mod json;
 mod law;
 mod layout;
 mod moves;
+mod ours;
 mod render;
 mod rules;
 #[cfg(test)]
@@ -45,5 +46,6 @@ mod write;
 pub use backend::NftBackend;
 pub use json::json;
 pub use layout::TABLE;
+pub use ours::Ours;
 pub use text::text;
 pub use trace::{End, Fault, Path, Tracer, trace};

@@ -126,11 +126,18 @@ fn shared(service: &Service, objects: &mut Objects) {
     let local = service.endpoints().filter(|endpoint| endpoint.local).map(|endpoint| endpoint.addr.ip());
     objects.shared.extend(local.map(|ip| member(&NAMES.hairpin, Bytes::EMPTY.addr(ip).addr(ip))));
     if service.key.protocol == Protocol::Tcp {
+        let port = |port| Bytes::EMPTY.proto(service.key.protocol.number()).port(port);
+        let mut last = None;
         for addr in service.endpoints().map(|endpoint| endpoint.addr) {
-            objects.shared.push(member(&NAMES.tcp_blocks, Bytes::EMPTY.block(addr.ip())));
-            objects
-                .shared
-                .push(member(&NAMES.tcp_ports, Bytes::EMPTY.proto(service.key.protocol.number()).port(addr.port())));
+            let now = (Bytes::EMPTY.block(addr.ip()), port(addr.port()));
+            // Most endpoints of a service have the port of the one before, and many its block.
+            if last.is_none_or(|(block, _)| block != now.0) {
+                objects.shared.push(member(&NAMES.tcp_blocks, now.0));
+            }
+            if last.is_none_or(|(_, port)| port != now.1) {
+                objects.shared.push(member(&NAMES.tcp_ports, now.1));
+            }
+            last = Some(now);
         }
     }
 }

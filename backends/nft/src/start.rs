@@ -19,20 +19,22 @@ const REPAIRS_TOLD: usize = 8;
 impl NftBackend {
     /// From whatever the kernel holds to a plan.
     pub fn adopt(&mut self, now: &Plan, report: &mut Report) -> Result<(), NftError> {
+        self.begin()?;
         self.tables = Tables::default();
         report.warnings.extend(now.services.iter().filter_map(|service| too_many(service)));
         let mut fresh = Vec::new();
         for family in Family::BOTH {
+            if self.nft()?.table(nfproto(family), TABLE)?.is_none() {
+                self.told(report, || format!("the table {} {TABLE} was gone", name(family)));
+                fresh.push(family);
+                continue;
+            }
             let whole = Whole::new(family, now, &mut self.tables);
             self.expect(family, &whole);
             let tables = std::mem::take(&mut self.tables);
             let compared = self.nft().and_then(|nft| adopt::compare(nft, family, now, &whole, &tables));
             self.tables = tables;
             match compared? {
-                Adoption::Missing => {
-                    self.told(report, || format!("the table {} {TABLE} was gone", name(family)));
-                    fresh.push((family, whole));
-                }
                 Adoption::Foreign(reason) => {
                     self.told(report, || format!("the table {} {TABLE} was replaced: {reason}", name(family)));
                     self.replace(family, now, &whole, report)?;
@@ -43,9 +45,9 @@ impl NftBackend {
                 }
             }
         }
-        self.fill(fresh, now, report)?;
+        self.fill(&fresh, now, report)?;
         self.witness()?;
-        self.settled = true;
+        self.settle();
         Ok(())
     }
 
@@ -117,26 +119,25 @@ impl NftBackend {
 
     /// A cold start: the constant structure and the services that all others need first, then the rest in bounded
     /// transactions, and last the rule that drops what belongs to no service.
-    fn fill(&mut self, fresh: Vec<(Family, Whole)>, now: &Plan, report: &mut Report) -> Result<(), NftError> {
-        if fresh.is_empty() {
+    fn fill(&mut self, families: &[Family], now: &Plan, report: &mut Report) -> Result<(), NftError> {
+        if families.is_empty() {
             return Ok(());
         }
-        let families: Vec<Family> = fresh.iter().map(|(family, _)| *family).collect();
-        self.lay_out(&families, now, report)?;
-        drop(fresh);
+        self.lay_out(families, now, report)?;
         let mut services: Vec<_> =
             now.services.iter().filter(|service| families.contains(&service.key.family)).collect();
         services.sort_by(|a, b| (a.priority, &a.key).cmp(&(b.priority, &b.key)));
-        let mut tables = Tables::default();
         let mut writes = <[Writes; 2]>::default();
         for service in services {
-            tables.change(None, Some(service), &mut writes);
+            self.tables.change(None, Some(service), &mut writes);
             if writes.iter().map(Writes::elements).sum::<usize>() >= BATCH {
                 self.commit(&mut writes, report)?;
             }
         }
         for family in families {
-            writes[family as usize].new_elements.extend(structure::service_cidr_elements(family, &now.node));
+            let last = structure::service_cidr_elements(*family, &now.node);
+            self.constant[*family as usize] += last.len() as u64;
+            writes[*family as usize].new_elements.extend(last);
         }
         self.commit(&mut writes, report)
     }
@@ -151,6 +152,9 @@ impl NftBackend {
                 new_elements: whole::first_elements(*family, now),
                 ..Writes::default()
             };
+            self.rules[*family as usize].clear();
+            self.count_rules(*family, &first);
+            self.constant[*family as usize] = first.new_elements.len() as u64;
             write::writes(&mut batch, *family, &first);
         }
         self.send(&batch, report)

@@ -4,6 +4,7 @@ mod sample;
 
 use std::sync::Arc;
 
+use fairlead_kernel::nft::Nft;
 use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Family, LocalTraffic, Plan, Protocol};
 
@@ -193,5 +194,21 @@ fn whatever_somebody_else_takes_away_comes_back() {
             let again = NftBackend::new().sync(None, &plan).expect("the kernel takes it");
             assert_eq!(again.writes, 0, "{damage:?} was not repaired: {again:?}");
         }
+    });
+}
+
+#[test]
+fn transactions_of_others_are_told_from_our_own_by_the_generation() {
+    alone(|| {
+        let mut backend = NftBackend::new();
+        let (ours, mut reader) = (backend.ours(), Nft::open().expect("a socket"));
+        let plan = sample::everything();
+        backend.sync(None, &plan).expect("the kernel takes it");
+        backend.sync(Some(&plan), &Plan::default()).expect("the kernel takes it");
+        assert_eq!(ours.generation(), reader.generation().expect("a generation"));
+        nft(&["add", "table", "ip", "other"]);
+        assert_ne!(ours.generation(), reader.generation().expect("a generation"));
+        backend.sync(None, &plan).expect("the kernel takes it");
+        assert_eq!(ours.generation(), reader.generation().expect("a generation"));
     });
 }

@@ -4,7 +4,7 @@ use crate::Plan;
 
 /// Programs the kernel so that it carries out a plan.
 ///
-/// A backend lives on a thread of its own; its calls block.
+/// Its calls block; whoever cannot wait gives it a thread of its own, and asks [`Backend::is_prompt`].
 pub trait Backend: Send {
     /// Makes the kernel carry out `now` and nothing else of ours.
     ///
@@ -14,6 +14,13 @@ pub trait Backend: Send {
     /// # Errors
     /// Any error means that the kernel may hold anything between `was` and `now`: the next call must pass `None`.
     fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError>;
+
+    /// Whether [`Backend::sync`] from `was` to `now` takes less than about a millisecond, so that a caller who has other things
+    /// to do may wait for it all the same.
+    fn is_prompt(&self, was: &Plan, now: &Plan) -> bool {
+        let _ = (was, now);
+        false
+    }
 
     /// Removes every trace of this backend, whether this process made it or an earlier one.
     ///

@@ -137,27 +137,6 @@ fn slice_without(scene: &super::Scene) -> crate::object::SliceObject {
 }
 
 #[test]
-fn udp_services_that_change_or_go_are_named() {
-    both(|mut scene| {
-        let mut dns = scene.web("dns", 1);
-        dns.spec.ports[0].protocol = Some("UDP".into());
-        scene.apply(dns);
-        scene.apply(scene.web("web", 2));
-        assert_eq!(scene.plan().udp.len(), 1);
-        let mut slice = scene.slice("dns-1", "dns", &[1]);
-        slice.ports[0].protocol = Some("UDP".into());
-        scene.apply(slice.clone());
-        assert_eq!(scene.plan().udp.len(), 1);
-        scene.apply(slice);
-        scene.apply(scene.slice("web-1", "web", &[1]));
-        assert!(scene.plan().udp.is_empty());
-        scene.delete(Kind::Service, "dns");
-        let udp = scene.plan().udp;
-        assert_eq!((udp.len(), &*udp[0].name), (1, "dns"));
-    });
-}
-
-#[test]
 fn a_node_without_address_is_named_once_a_node_port_needs_it() {
     both(|mut scene| {
         let mut node = scene.node();

@@ -4,8 +4,9 @@
 //! node; pods `a1`, `a2`, `a3` are local, `b1` and `b2` remote; `outside` and `stranger` are clients that are not of the
 //! cluster. Where nothing else is said, a check is made with TCP and with UDP.
 //!
-//! What is not here: SCTP sockets, which the kernels of our machines lack (SCTP is decided and programmed, and no packet
-//! is sent), and what the health and metrics servers answer over HTTP, which has tests of its own.
+//! SCTP is always decided and programmed; its packets need a kernel that has it, as the one of `cargo vm`.
+//!
+//! What is not here: what the health and metrics servers answer over HTTP, which has tests of its own.
 
 mod affinity;
 mod cluster_ip;
@@ -26,7 +27,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use fairlead_lab::needs;
+use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
 
 use programs::Mode;
@@ -69,6 +70,41 @@ fn table(mode: Mode, family: Family, scenarios: &[Scenario]) {
     let failures = failures.into_inner().expect("nobody panics while holding it");
     let count = scenarios.len();
     assert!(failures.is_empty(), "{} of {count} scenarios failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// All scenarios in which somebody speaks SCTP.
+fn with_sctp() -> Vec<Scenario> {
+    let all = [cluster_ip::scenarios(), node_port::scenarios(), external::scenarios(), stack::scenarios()];
+    all.into_iter().flatten().filter(Scenario::speaks_sctp).collect()
+}
+
+/// The other tables pass over the packets of SCTP where the kernel has none; this one says that it cannot run.
+fn associations(family: Family) {
+    if needs(&[Feature::Sctp]) {
+        Mode::ALL.into_iter().for_each(|mode| table(mode, family, &with_sctp()));
+    }
+}
+
+#[test]
+fn sctp_is_spoken_in_the_scenarios_that_are_chosen_for_it() {
+    let sentences: Vec<_> = with_sctp().iter().map(|scenario| scenario.sentence).collect();
+    assert_eq!(
+        sentences,
+        [
+            "TCP, UDP and SCTP of one port number have endpoints of their own",
+            "SCTP is programmed like the others, whether or not the kernel has SCTP sockets"
+        ]
+    );
+}
+
+#[test]
+fn services_carry_sctp_associations_in_ipv4() {
+    associations(Family::V4);
+}
+
+#[test]
+fn services_carry_sctp_associations_in_ipv6() {
+    associations(Family::V6);
 }
 
 macro_rules! one_of_both {

@@ -154,6 +154,12 @@ impl Scenario {
         self
     }
 
+    /// Whether a check is made with SCTP.
+    pub fn speaks_sctp(&self) -> bool {
+        let mut checks = self.steps.iter().flat_map(|step| &step.checks);
+        checks.any(|check| check.protocols.contains(&Protocol::Sctp))
+    }
+
     fn last(&mut self) -> &mut Step {
         self.steps.last_mut().expect("checks come after objects")
     }

@@ -61,14 +61,14 @@ fn networks() -> Vec<Scenario> {
     ]
 }
 
-/// Decided and programmed, but no packet is sent: there are no SCTP sockets to send one from.
+/// Decided and programmed; packets are sent where the kernel has SCTP sockets to send them from.
 fn sctp() -> Scenario {
     let by_sctp = |place: &'static str| from(place).by(&[Protocol::Sctp]);
     let service = Service::new("web")
         .cluster_ip(1)
         .port(Port::new(Protocol::Sctp, PORT).named("sctp").node_port(NODE_PORT))
         .load_balancer(1);
-    Scenario::new("SCTP is programmed like the others, though the kernel may have no SCTP sockets")
+    Scenario::new("SCTP is programmed like the others, whether or not the kernel has SCTP sockets")
         .given(
             Objects::new()
                 .service(service)

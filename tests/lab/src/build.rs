@@ -153,7 +153,7 @@ fn bridge<'a>(name: &str, addresses: &Addresses, ports: impl Iterator<Item = &'a
     lines
 }
 
-fn with_address(link: &str, addresses: &Addresses, bits_v4: u8, bits_v6: u8) -> [String; 2] {
+pub(crate) fn with_address(link: &str, addresses: &Addresses, bits_v4: u8, bits_v6: u8) -> [String; 2] {
     [
         format!("addr add {}/{bits_v4} dev {link}", addresses.v4),
         format!("addr add {}/{bits_v6} dev {link} nodad", addresses.v6),
@@ -183,7 +183,7 @@ fn node_lines(place: &Place, second: &Addresses, gateway: &Addresses, places: &[
     lines.extend(with_address("eth0", &place.addresses, 24, 64));
     // Deprecated, so that the kernel does not choose it as a source where two would do.
     lines.extend(with_address("eth0", second, 24, 64).map(|line| format!("{line} preferred_lft 0")));
-    lines.extend(default_routes(&switch_address(DEAD_END)));
+    lines.extend(default_routes_of_switch());
     for other in places.iter().filter(|other| other.name != place.name) {
         match &other.kind {
             Kind::Node { number, .. } => {
@@ -214,7 +214,7 @@ fn pod_lines(place: &Place, gateway: &Addresses) -> Vec<String> {
 fn client_lines(place: &Place, places: &[Place]) -> Vec<String> {
     let mut lines = vec!["link set lo up".to_owned(), "link set eth0 up".to_owned()];
     lines.extend(with_address("eth0", &place.addresses, 24, 64));
-    lines.extend(default_routes(&switch_address(DEAD_END)));
+    lines.extend(default_routes_of_switch());
     let nets = SERVICE_NETS.iter().chain(&EXTERNAL_NETS);
     lines.extend(nets.map(|net| via(net, &entry(places).addresses)));
     lines
@@ -222,6 +222,11 @@ fn client_lines(place: &Place, places: &[Place]) -> Vec<String> {
 
 fn default_routes(gateway: &Addresses) -> [String; 2] {
     ["0.0.0.0/0", "::/0"].map(|net| via(net, gateway))
+}
+
+/// The default routes of all nodes and clients.
+pub(crate) fn default_routes_of_switch() -> [String; 2] {
+    default_routes(&switch_address(DEAD_END))
 }
 
 fn via(net: &str, gateway: &Addresses) -> String {

@@ -7,7 +7,7 @@ use crate::probe::{block_on, connect, source};
 use crate::wire::{Answer, DATAGRAM, parse, request};
 use crate::{Options, Outcome, Place};
 
-/// One connection that stays open: a TCP connection, or a UDP socket that keeps its port.
+/// One connection that stays open: a TCP connection, an SCTP association, or a UDP socket that keeps its port.
 #[derive(Debug)]
 pub struct Conversation {
     socket: Socket,
@@ -16,7 +16,7 @@ pub struct Conversation {
 
 #[derive(Debug)]
 enum Socket {
-    Tcp(TcpStream),
+    Stream(TcpStream),
     Udp(UdpSocket),
 }
 
@@ -27,9 +27,8 @@ impl Conversation {
     /// If the connection cannot be made within the patience of the options.
     pub fn open(from: &Place, protocol: Protocol, to: SocketAddr, options: &Options) -> io::Result<Self> {
         let socket = from.run(|| match protocol {
-            Protocol::Tcp => block_on(open_tcp(to, options)).map(Socket::Tcp),
+            Protocol::Tcp | Protocol::Sctp => block_on(open_stream(protocol, to, options)).map(Socket::Stream),
             Protocol::Udp => open_udp(to, options).map(Socket::Udp),
-            Protocol::Sctp => Err(io::Error::new(io::ErrorKind::Unsupported, "the lab has no SCTP sockets")),
         })?;
         Ok(Self { socket, options: options.clone() })
     }
@@ -42,7 +41,7 @@ impl Conversation {
     fn exchange(&mut self) -> io::Result<Answer> {
         let request = request(self.options.payload);
         let answer = match &mut self.socket {
-            Socket::Tcp(stream) => {
+            Socket::Stream(stream) => {
                 stream.write_all(&request)?;
                 read_line(stream)
             }
@@ -59,12 +58,14 @@ impl Conversation {
     }
 }
 
-async fn open_tcp(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
-    let connected = tokio::time::timeout(options.patience, connect(to, options)).await;
+async fn open_stream(protocol: Protocol, to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
+    let connected = tokio::time::timeout(options.patience, connect(protocol, to, options)).await;
     let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?.into_std()?;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(options.patience))?;
-    stream.set_nodelay(true)?;
+    if protocol == Protocol::Tcp {
+        stream.set_nodelay(true)?;
+    }
     Ok(stream)
 }
 

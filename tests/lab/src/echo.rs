@@ -7,17 +7,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use fairlead_plan::Family;
+use fairlead_plan::{Family, Protocol};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::wire::{DATAGRAM, PORTS, answer, read_line, write_all};
-use crate::{Place, place};
+use crate::{Place, place, sctp};
 
 /// Sockets of one namespace that nobody serves yet, with what they call themselves.
 #[derive(Default)]
 struct Sockets {
-    listeners: Vec<(Arc<str>, TcpListener)>,
+    listeners: Vec<(Arc<str>, Protocol, TcpListener)>,
     datagrams: Vec<(Arc<str>, UdpSocket)>,
 }
 
@@ -76,7 +76,10 @@ fn open(place: &Place) -> Result<Sockets> {
             let addr = SocketAddr::new(place.addr(family), port);
             let listener = TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr}"))?;
             listener.set_nonblocking(true)?;
-            sockets.listeners.push((name.clone(), listener));
+            sockets.listeners.push((name.clone(), Protocol::Tcp, listener));
+            if let Some(listener) = sctp::listen(addr).with_context(|| format!("cannot listen on {addr} by SCTP"))? {
+                sockets.listeners.push((name.clone(), Protocol::Sctp, listener));
+            }
             let datagram = UdpSocket::bind(addr).with_context(|| format!("cannot receive on {addr}"))?;
             datagram.set_nonblocking(true)?;
             sockets.datagrams.push((name, datagram));
@@ -86,21 +89,25 @@ fn open(place: &Place) -> Result<Sockets> {
 }
 
 fn serve(sockets: Sockets) {
-    for (name, listener) in sockets.listeners {
-        tokio::spawn(accept(name, listener));
+    for (name, protocol, listener) in sockets.listeners {
+        tokio::spawn(accept(name, protocol, listener));
     }
     for (name, socket) in sockets.datagrams {
         tokio::spawn(receive(name, socket));
     }
 }
 
-async fn accept(name: Arc<str>, listener: TcpListener) -> io::Result<()> {
+async fn accept(name: Arc<str>, protocol: Protocol, listener: TcpListener) -> io::Result<()> {
     /// How long to wait when the process has no file descriptor left.
     const RECOVERY: Duration = Duration::from_millis(10);
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // SCTP has an option of its own for this, and answers of one line do not wait anyway.
+                if protocol == Protocol::Tcp && stream.set_nodelay(true).is_err() {
+                    continue;
+                }
                 tokio::spawn(converse(name.clone(), stream, peer));
             }
             Err(_) => tokio::time::sleep(RECOVERY).await,
@@ -110,7 +117,6 @@ async fn accept(name: Arc<str>, listener: TcpListener) -> io::Result<()> {
 
 /// Answers every line until the client closes, so a client can hold a connection for as long as it wants.
 async fn converse(name: Arc<str>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     loop {
         let line = read_line(&stream).await?;
         if line.is_empty() {

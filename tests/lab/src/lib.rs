@@ -33,6 +33,8 @@ mod network;
 pub mod objects;
 mod place;
 mod probe;
+mod sctp;
+mod underlay;
 mod wire;
 
 pub use addresses::{Addresses, EXTERNAL_NETS, POD_NETS, SERVICE_NETS, cluster_ip, external_ip};

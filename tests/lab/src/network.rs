@@ -33,7 +33,7 @@ impl Default for Size<'_> {
 /// A cluster's network. Dropping it removes every trace.
 #[derive(Debug)]
 pub struct Lab {
-    tag: String,
+    pub(crate) tag: String,
     places: Vec<Place>,
     servers: Option<Servers>,
 }

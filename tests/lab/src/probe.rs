@@ -8,8 +8,8 @@ use futures::StreamExt;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use crate::Place;
 use crate::wire::{Answer, DATAGRAM, SILENCE, parse, read_line, request, write_all};
+use crate::{Place, sctp};
 
 /// So many connections miss one of three endpoints about once in four million.
 pub const CONNECTIONS: usize = 40;
@@ -25,6 +25,7 @@ pub enum Outcome {
         source: SocketAddr,
     },
     /// The sender was told that nobody is there: by a TCP reset or an ICMP port unreachable message (`ECONNREFUSED`).
+    /// SCTP sockets only note that message and go on (`sctp_v4_err` in Linux), so for them a refusal is silence.
     Refused,
     /// Nothing came back within [`SILENCE`].
     ///
@@ -161,23 +162,25 @@ pub(crate) async fn attempt(from: &Place, protocol: Protocol, to: SocketAddr, op
     let options = &Options { source_port, ..options.clone() };
     let attempt = async {
         match protocol {
-            Protocol::Tcp => attempt_tcp(to, options).await,
+            Protocol::Tcp | Protocol::Sctp => attempt_stream(protocol, to, options).await,
             Protocol::Udp => attempt_udp(to, options).await,
-            Protocol::Sctp => Err(io::Error::new(io::ErrorKind::Unsupported, "the lab has no SCTP sockets")),
         }
     };
     timeout(options.patience, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn attempt_tcp(to: SocketAddr, options: &Options) -> io::Result<Answer> {
-    let stream = connect(to, options).await?;
+async fn attempt_stream(protocol: Protocol, to: SocketAddr, options: &Options) -> io::Result<Answer> {
+    let stream = connect(protocol, to, options).await?;
     let request = request(options.payload);
     write_all(&stream, &request).await?;
     parse(&read_line(&stream).await?, &request)
 }
 
-/// Opens a TCP connection with the source that the options ask for.
-pub(crate) async fn connect(to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
+/// Opens a TCP connection or an SCTP association with the source that the options ask for.
+pub(crate) async fn connect(protocol: Protocol, to: SocketAddr, options: &Options) -> io::Result<TcpStream> {
+    if protocol == Protocol::Sctp {
+        return sctp::connect(to, options).await;
+    }
     let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if options.bind.is_some() || options.source_port != 0 {
         socket.set_reuseaddr(true)?;

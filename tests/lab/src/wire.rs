@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-/// On these ports, TCP and UDP, both families, every node and pod answers.
+/// On these ports every node and pod answers, in both families, by TCP and UDP, and by SCTP where the kernel has it.
 pub const PORTS: [u16; 3] = [8080, 8081, 8082];
 
 /// A probe without an answer for so long has met silence.

@@ -8,13 +8,17 @@ use crate::run::{Outcome, find, run};
 use crate::say;
 
 /// Programs that tests look at the kernel with, and the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ipset", "ipset"),
     ("ip", "iproute2"),
+    ("bridge", "iproute2"),
     ("tc", "iproute2"),
     ("conntrack", "conntrack"),
+    ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
+    ("tcpdump", "tcpdump"),
     ("cc", "gcc"),
 ];
 

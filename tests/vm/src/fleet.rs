@@ -73,7 +73,8 @@ impl Fleet<'_> {
                 lock().queue.clear();
                 bail!("the virtual machine does not boot; its console is in {}", log.display());
             };
-            println!("machine {number} has booted after {:.1} s", session.boot.as_secs_f64());
+            let (took, cost) = (session.boot.as_secs_f64(), session.processor_time().as_secs_f64());
+            println!("machine {number} has booted after {took:.1} s, processor {cost:.1} s");
             while !session.lost {
                 let Some(test) = lock().queue.pop_front() else { return Ok(()) };
                 let outcome = session.run(&test, &self.options.more, self.options.patience);
@@ -94,7 +95,7 @@ impl Fleet<'_> {
 impl Shared {
     /// Counts a test and shows it; what it printed too, if somebody must or wants to read it.
     fn note(&mut self, outcome: Outcome, talkative: bool) {
-        let Outcome { test, verdict, took, output } = outcome;
+        let Outcome { test, verdict, took, cost, output } = outcome;
         let bad = matches!(verdict, Verdict::Failed | Verdict::Broken(_));
         if bad || talkative {
             output.iter().for_each(|line| println!("{line}"));
@@ -121,6 +122,6 @@ impl Shared {
                 format!("FAILED: {why}")
             }
         };
-        println!("test {test} ... {word} ({:.1} s)", took.as_secs_f64());
+        println!("test {test} ... {word} ({:.1} s, processor {:.1} s)", took.as_secs_f64(), cost.as_secs_f64());
     }
 }

@@ -11,6 +11,9 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 export FAIRLEAD_REQUIRE=all
 # As many as a service of systemd may have: a lab of namespaces needs more than the kernel's 1024.
 ulimit -n 524288
+# Loaded on demand, by several tests at once, they cost five times as much.
+modprobe -a veth bridge vxlan nft_chain_nat nft_nat nft_masq nft_numgen nft_ct nft_fib_ipv4 nft_fib_ipv6 \
+    nft_reject_ipv4 nft_reject_ipv6 nf_conntrack_netlink
 busybox hostname fairlead-vm
 busybox ip link set lo up
 tries=0

@@ -61,6 +61,8 @@ pub(crate) struct Outcome {
     pub(crate) test: String,
     pub(crate) verdict: Verdict,
     pub(crate) took: Duration,
+    /// Processor time of this machine.
+    pub(crate) cost: Duration,
     /// What it printed, and the console's last lines if something broke.
     pub(crate) output: Vec<String>,
 }
@@ -75,6 +77,8 @@ pub(crate) struct Session {
     complaints: Vec<String>,
     /// How long it took to boot.
     pub(crate) boot: Duration,
+    /// Processor time that had been used before the last test.
+    used: Duration,
     /// It cannot run another test.
     pub(crate) lost: bool,
 }
@@ -101,7 +105,8 @@ impl Session {
         let machine = Machine::boot(&kernel.image, initramfs, how)?;
         let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let (console, complaints) = (VecDeque::new(), Vec::new());
-        let mut session = Self { machine, log, console, complaints, boot: Duration::ZERO, lost: false };
+        let mut session =
+            Self { machine, log, console, complaints, boot: Duration::ZERO, used: Duration::ZERO, lost: false };
         loop {
             match session.hear(limit.saturating_sub(began.elapsed())) {
                 Said::Next => break,
@@ -111,6 +116,7 @@ impl Session {
             }
         }
         session.boot = began.elapsed();
+        session.used = session.machine.processor_time();
         Ok(Some(session))
     }
 
@@ -136,7 +142,14 @@ impl Session {
             output.extend(self.console.iter().cloned());
             output.push("-----".to_owned());
         }
-        Outcome { test: test.name.clone(), verdict, took: began.elapsed(), output }
+        let used = self.processor_time();
+        let cost = used.saturating_sub(std::mem::replace(&mut self.used, used));
+        Outcome { test: test.name.clone(), verdict, took: began.elapsed(), cost, output }
+    }
+
+    /// Processor time that the machine has used.
+    pub(crate) fn processor_time(&self) -> Duration {
+        self.machine.processor_time()
     }
 
     /// Listens until the machine asks for the next test.

@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use fairlead_iptables::Variant;
 use fairlead_kernel::netns::Netns;
+use fairlead_kernel::xtables::Variant;
 use fairlead_plan::Family;
 
 /// How a program of a variant and family is called: `iptables-legacy-save`.

@@ -12,6 +12,7 @@ const RECEIVE_QUEUE: usize = 8 << 20;
 const NETLINK_ADD_MEMBERSHIP: c_int = 1;
 const NETLINK_CAP_ACK: c_int = 10;
 const NETLINK_EXT_ACK: c_int = 11;
+const NETLINK_GET_STRICT_CHK: c_int = 12;
 
 /// Whether [`Socket::recv`] waits for a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +130,14 @@ impl Socket {
     /// What `setsockopt` says; `EINVAL` means that the kernel does not know the group.
     pub fn join(&self, group: u32) -> io::Result<()> {
         self.set(libc::SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group)
+    }
+
+    /// Asks the kernel to read the headers and attributes of dump requests, and so to filter what it lists.
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` from kernels before 4.20.
+    pub fn check_strictly(&self) -> io::Result<()> {
+        self.set(libc::SOL_NETLINK, NETLINK_GET_STRICT_CHK, &1)
     }
 
     /// Bounds how long [`Socket::recv`] waits; `None` is for ever.

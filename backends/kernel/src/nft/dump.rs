@@ -115,6 +115,21 @@ pub enum DataRef<'a> {
 }
 
 impl Nft {
+    /// The generation of the ruleset: every transaction that takes effect in this network namespace, whoever sends it,
+    /// makes it one higher. It never is 0.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn generation(&mut self) -> Result<u32, NftError> {
+        let reply = self.get(NFT_MSG_GETGEN, Nfproto::Ipv4, &[], false)?;
+        let mut generation = None;
+        walk(&reply, NFT_MSG_NEWGEN, |list| {
+            generation = list.get(NFTA_GEN_ID).and_then(be_u32);
+            ControlFlow::Break(())
+        });
+        generation.ok_or(NftError::Interrupted)
+    }
+
     /// One table; `None` if there is none of that name.
     ///
     /// # Errors
@@ -154,12 +169,25 @@ impl Nft {
         Ok(found)
     }
 
-    /// The rules of a table, each chain's in order; none if there is no such table.
+    /// The rules of a table, each chain's in order; none if there is no such table. Takes the kernel time in proportion to
+    /// the square of their number: see [`Nft::rules_of_chain`].
     ///
     /// # Errors
     /// As [`Nft::chains`].
     pub fn rules(&mut self, family: Nfproto, table: &str) -> Result<Vec<RuleInfo>, NftError> {
-        let reply = self.get(NFT_MSG_GETRULE, family, &[(NFTA_RULE_TABLE, table)], true)?;
+        self.some_rules(family, table, &[(NFTA_RULE_TABLE, table)])
+    }
+
+    /// The rules of one chain, in order; none if there is no such chain.
+    ///
+    /// # Errors
+    /// As [`Nft::chains`].
+    pub fn rules_of_chain(&mut self, family: Nfproto, table: &str, chain: &str) -> Result<Vec<RuleInfo>, NftError> {
+        self.some_rules(family, table, &[(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)])
+    }
+
+    fn some_rules(&mut self, family: Nfproto, table: &str, names: &[(u16, &str)]) -> Result<Vec<RuleInfo>, NftError> {
+        let reply = self.get(NFT_MSG_GETRULE, family, names, true)?;
         let mut found = Vec::new();
         walk(&reply, NFT_MSG_NEWRULE, |list| {
             if list.clone().get(NFTA_RULE_TABLE).and_then(text) == Some(table) {

@@ -23,6 +23,8 @@ pub struct Nft {
     socket: Socket,
     port: u32,
     seq: u32,
+    /// An exchange was broken off: the rest of its replies may still come.
+    unread: bool,
     buffer: Vec<u8>,
 }
 
@@ -34,7 +36,7 @@ impl Nft {
     pub fn open() -> Result<Self, NftError> {
         let socket = Socket::open(libc::NETLINK_NETFILTER).map_err(NftError::io("open"))?;
         let port = socket.port_id().map_err(NftError::io("getsockname"))?;
-        Ok(Self { socket, port, seq: 0, buffer: Vec::new() })
+        Ok(Self { socket, port, seq: 0, unread: false, buffer: Vec::new() })
     }
 
     /// The port by which notices tell our changes from those of others.
@@ -63,15 +65,19 @@ impl Nft {
         let mut last = last.to_vec();
         last[FLAGS_AT] |= ACK as u8;
         let parts = [&begin, before, &last, rest, &end].map(IoSlice::new);
+        self.unread = true;
         self.socket.send_parts(&parts).map_err(NftError::io("send"))?;
-        self.outcome(batch)
+        self.outcome(batch)?;
+        self.unread = false;
+        Ok(())
     }
 
-    /// Reads all replies to a batch. The kernel queued them before `send` returned.
+    /// Reads the replies to a batch. The kernel queued them before `send` returned, what it refused before the
+    /// acknowledgement of the last message.
     fn outcome(&mut self, batch: &Batch) -> Result<(), NftError> {
         let mut acknowledged = false;
         let mut failed: Option<Failure> = None;
-        while self.receive_now()? {
+        while !acknowledged && self.receive_now()? {
             for failure in messages(&self.buffer).filter_map(|message| message.failure()) {
                 if failure.errno == 0 {
                     acknowledged |= failure.seq == batch.messages;
@@ -116,6 +122,7 @@ impl Nft {
             let request = request
                 .finish()
                 .map_err(|source| NftError::TooLong { what: "ask for a name that long".to_owned(), source })?;
+            self.unread = true;
             self.socket.send(&request).map_err(NftError::io("send"))?;
             if let Some(reply) = self.gather(&request)? {
                 return Ok(reply);
@@ -162,6 +169,7 @@ impl Nft {
                 reply.resize(align(reply.len()), 0);
             }
         });
+        self.unread = !matches!(result, Ok(_) | Err(Broken::Refused(_)));
         match result {
             Ok(consistent) => Ok((consistent && one_state).then_some(reply)),
             Err(Broken::Refused(failure)) if matches!(failure.errno, libc::EINTR | libc::ERESTART | libc::EAGAIN) => {
@@ -175,13 +183,14 @@ impl Nft {
 
     /// Throws away replies that an earlier, failed exchange left behind.
     fn drain(&mut self) -> Result<(), NftError> {
-        loop {
+        while self.unread {
             match self.receive_now() {
-                Ok(true) | Err(NftError::Overrun) => {}
-                Ok(false) => return Ok(()),
+                Ok(rest) => self.unread = rest,
+                Err(NftError::Overrun) => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     fn receive_now(&mut self) -> Result<bool, NftError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libc::{c_int, socklen_t};
 
 use super::blob::{Broken, Hooks, build};
-use super::{Edit, Extension, Ip, Lock, TableView, XtablesError};
+use super::{Edit, Extension, Ip, Lock, TableView, XtablesError, memory};
 
 /// Socket options of `linux/netfilter_ipv4/ip_tables.h`; those for IPv6 have the same numbers but for the revisions.
 const SET_REPLACE: c_int = 64;
@@ -19,7 +19,6 @@ const GET_ENTRIES: c_int = 65;
 const NAME: usize = 32;
 const GETINFO_LEN: usize = 84;
 const GET_ENTRIES_HEADER: usize = 40;
-const REPLACE_HEADER: usize = 96;
 const COUNTERS_HEADER: usize = 40;
 /// `struct xt_counters`
 const COUNTER: usize = 16;
@@ -119,56 +118,55 @@ impl Xtables {
         if edit.is_empty() {
             return Ok(());
         }
-        let built = build::build(&view, &edit).map_err(|broken| self.malformed(table, broken))?;
+        let mut built = build::build(&view, &edit).map_err(|broken| self.malformed(table, broken))?;
         drop(view);
         drop(bytes);
-        let counters = self.replace(table, info, &built)?;
+        let counters = self.replace(table, info, &mut built)?;
         self.add_counters(table, &built.before, &counters)
     }
 
     fn view<'b>(&self, table: &str, info: TableInfo, bytes: &'b [u8]) -> Result<TableView<'b>, XtablesError> {
-        TableView::read(self.ip, bytes, info.hooks).map_err(|broken| self.malformed(table, broken))
+        TableView::read(self.ip, &bytes[GET_ENTRIES_HEADER..], info.hooks)
+            .map_err(|broken| self.malformed(table, broken))
     }
 
     fn malformed(&self, table: &str, (at, what): Broken) -> XtablesError {
         XtablesError::Malformed { table: table.to_owned(), program: program(self.ip), at, what }
     }
 
+    /// The size of a table, and [`GET_ENTRIES_HEADER`] bytes before its entries.
     fn entries(&self, table: &str) -> Result<(TableInfo, Vec<u8>), XtablesError> {
         let mut attempt = 1;
         loop {
             let info = self.info(table)?;
-            let mut buffer = vec![0; GET_ENTRIES_HEADER + info.size as usize];
+            let mut buffer = memory::buffer(GET_ENTRIES_HEADER + info.size as usize);
+            buffer.resize(GET_ENTRIES_HEADER + info.size as usize, 0);
             buffer[..NAME].copy_from_slice(&name(table));
             buffer[NAME..NAME + 4].copy_from_slice(&info.size.to_ne_bytes());
             match self.get(GET_ENTRIES, &mut buffer) {
                 // The size has changed between the two.
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(refused(self.ip, table, "reading its rules")(error)),
-                Ok(()) => {
-                    buffer.drain(..GET_ENTRIES_HEADER);
-                    return Ok((info, buffer));
-                }
+                Ok(()) => return Ok((info, buffer)),
             }
         }
     }
 
     /// Gives what the replaced table had counted.
-    fn replace(&self, table: &str, was: TableInfo, built: &build::Built) -> Result<Vec<u8>, XtablesError> {
+    fn replace(&self, table: &str, was: TableInfo, built: &mut build::Built) -> Result<Vec<u8>, XtablesError> {
         let mut counters = vec![0_u8; was.entries as usize * COUNTER];
         let len = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let mut buffer = Vec::with_capacity(REPLACE_HEADER + built.bytes.len());
-        buffer.extend_from_slice(&name(table));
+        let mut header = name(table).to_vec();
         let hooks = &built.hooks;
-        let sizes = [hooks.valid, len(built.before.len()), len(built.bytes.len())];
+        let sizes = [hooks.valid, len(built.before.len()), len(built.bytes.len() - build::HEADER)];
         for number in sizes.into_iter().chain(hooks.first).chain(hooks.policy).chain([was.entries]) {
-            buffer.extend_from_slice(&number.to_ne_bytes());
+            header.extend_from_slice(&number.to_ne_bytes());
         }
-        buffer.extend_from_slice(&(counters.as_mut_ptr() as u64).to_ne_bytes());
-        buffer.extend_from_slice(&built.bytes);
-        // The kernel writes to `counters` through the address in the buffer: `was.entries` counters, for which there is
+        header.extend_from_slice(&(counters.as_mut_ptr() as u64).to_ne_bytes());
+        built.bytes[..build::HEADER].copy_from_slice(&header);
+        // The kernel writes to `counters` through the address in the header: `was.entries` counters, for which there is
         // room, and it refuses if the table has another number of them.
-        self.set(SET_REPLACE, &buffer).map_err(refused(self.ip, table, "replacing it"))?;
+        self.set(SET_REPLACE, &built.bytes).map_err(refused(self.ip, table, "replacing it"))?;
         Ok(counters)
     }
 

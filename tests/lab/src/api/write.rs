@@ -37,8 +37,9 @@ pub(super) fn write(
             if !matches!(media_type, "application/merge-patch+json" | "application/strategic-merge-patch+json") {
                 return Err(Failure::media_type(content_type));
             }
+            let lists = if media_type.contains("strategic") { Lists::Merged } else { Lists::Replaced };
             let patch = parse()?;
-            shared.write(|store| apply_patch(store, target, &patch)).map(|object| (200, object))
+            shared.write(|store| apply_patch(store, target, &patch, lists)).map(|object| (200, object))
         }
         Method::DELETE if !target.name.is_empty() => {
             let gone = shared.write(|store| store.remove(target.resource, &target.namespace, &target.name));
@@ -78,10 +79,10 @@ fn update(store: &mut Store, target: &Target, mut object: Value) -> Result<Vec<u
     Ok(text(target.resource, &store.put(target.resource, only_writable(target, &old, object))))
 }
 
-fn apply_patch(store: &mut Store, target: &Target, patch: &Value) -> Result<Vec<u8>, Failure> {
+fn apply_patch(store: &mut Store, target: &Target, patch: &Value, lists: Lists) -> Result<Vec<u8>, Failure> {
     let old = existing(store, target)?;
     let mut object = old.clone();
-    merge(&mut object, patch);
+    merge(&mut object, patch, lists);
     check(&mut object, target)?;
     Ok(text(target.resource, &store.put(target.resource, only_writable(target, &old, object))))
 }
@@ -138,10 +139,29 @@ fn only_writable(target: &Target, old: &Value, new: Value) -> Value {
     object
 }
 
-/// JSON merge patch (RFC 7386). Strategic merge patches are applied the same way: lists are replaced.
-fn merge(into: &mut Value, patch: &Value) {
+/// What becomes of lists in a patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    /// JSON merge patch (RFC 7386).
+    Replaced,
+    /// Strategic merge patch: entries with the same `type`, by which Kubernetes keys the conditions and addresses of a
+    /// Node, are merged, others appended. Other lists are replaced.
+    Merged,
+}
+
+fn merge(into: &mut Value, patch: &Value, lists: Lists) {
     let Value::Object(patch) = patch else {
-        *into = patch.clone();
+        match (into, patch) {
+            (Value::Array(old), Value::Array(new)) if lists == Lists::Merged && is_keyed(new) => {
+                for entry in new {
+                    match old.iter_mut().find(|other| other["type"] == entry["type"]) {
+                        Some(other) => merge(other, entry, lists),
+                        None => old.push(entry.clone()),
+                    }
+                }
+            }
+            (into, patch) => *into = patch.clone(),
+        }
         return;
     };
     if !into.is_object() {
@@ -153,9 +173,13 @@ fn merge(into: &mut Value, patch: &Value) {
                 fields.remove(key);
             }
         } else {
-            merge(&mut into[key.as_str()], value);
+            merge(&mut into[key.as_str()], value, lists);
         }
     }
+}
+
+fn is_keyed(list: &[Value]) -> bool {
+    list.iter().all(|entry| entry["type"].is_string())
 }
 
 fn text(resource: &Resource, stored: &Stored) -> Vec<u8> {
@@ -171,7 +195,20 @@ mod tests {
     #[test]
     fn a_merge_patch_sets_removes_and_replaces_as_rfc_7386_says() {
         let mut object = json!({"a": {"b": 1, "c": 2}, "d": [1, 2]});
-        merge(&mut object, &json!({"a": {"b": null, "e": {"f": 3, "g": null}}, "d": [3]}));
+        merge(&mut object, &json!({"a": {"b": null, "e": {"f": 3, "g": null}}, "d": [3]}), Lists::Replaced);
         assert_eq!(object, json!({"a": {"c": 2, "e": {"f": 3}}, "d": [3]}));
+    }
+    #[test]
+    fn a_strategic_patch_changes_one_condition_and_keeps_the_others() {
+        let mut object =
+            json!({"conditions": [{"type": "Ready", "status": "True"}, {"type": "B", "status": "True", "n": 1}]});
+        let patch = json!({"conditions": [{"type": "B", "status": "False"}, {"type": "C", "status": "True"}]});
+        merge(&mut object, &patch, Lists::Merged);
+        let wanted = json!([
+            {"type": "Ready", "status": "True"},
+            {"type": "B", "status": "False", "n": 1},
+            {"type": "C", "status": "True"},
+        ]);
+        assert_eq!(object["conditions"], wanted);
     }
 }

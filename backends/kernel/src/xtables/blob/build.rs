@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::entry::{self, Entry};
 use super::{Broken, Edit, EncodedChain, HeldChain, Hooks, TableView};
-use crate::xtables::{Hook, Ip};
+use crate::xtables::{Hook, Ip, memory};
 
 /// A rule that was not in the table before.
 const NEW: u32 = u32::MAX;
 
+/// Room in front of the entries for what the kernel wants to know of them, `struct ipt_replace`: a table of 100,000 rules
+/// has 30 MB, which are not to be copied once more.
+pub const HEADER: usize = 96;
+
 /// A table to be given to the kernel.
 #[derive(Debug, Default)]
 pub struct Built {
-    /// The entries.
+    /// [`HEADER`] bytes, then the entries.
     pub bytes: Vec<u8>,
     /// Where its own chains are.
     pub hooks: Hooks,
@@ -20,7 +24,7 @@ pub struct Built {
     pub before: Vec<Option<u32>>,
 }
 
-/// Where the offset of a jump must be written, and where it leads.
+/// Where in the buffer the offset of a jump must be written, and where it leads.
 enum Fix {
     ToChain(usize, String),
     ToHeld(usize, usize),
@@ -49,11 +53,12 @@ pub fn build(view: &TableView<'_>, edit: &Edit) -> Result<Built, Broken> {
     let mut builder = Builder {
         view,
         numbers: numbers(view)?,
-        out: Built { bytes: Vec::with_capacity(size), hooks: view.hooks, before: Vec::new() },
+        out: Built { bytes: memory::buffer(HEADER + size), hooks: view.hooks, before: Vec::new() },
         fixes: Vec::new(),
         places: HashMap::new(),
         names: view.chains.iter().map(|chain| (chain.first, &*chain.name)).collect(),
     };
+    builder.out.bytes.resize(HEADER, 0);
     for chain in view.chains.iter().filter(|chain| chain.hook.is_some()) {
         builder.own_chain(chain, edit)?;
     }
@@ -114,6 +119,11 @@ fn numbers(view: &TableView<'_>) -> Result<Vec<(u32, u32)>, Broken> {
 }
 
 impl<'v> Builder<'v, '_> {
+    /// The offset of the next entry.
+    const fn len(&self) -> usize {
+        self.out.bytes.len() - HEADER
+    }
+
     const fn ip(&self) -> Ip {
         self.view.ip
     }
@@ -121,7 +131,7 @@ impl<'v> Builder<'v, '_> {
     fn own_chain(&mut self, chain: &'v HeldChain, edit: &'v Edit) -> Result<(), Broken> {
         let Some(hook) = chain.hook else { return Ok(()) };
         self.out.hooks.first[hook as usize] = self.offset()?;
-        self.places.insert(chain.name.clone(), self.out.bytes.len());
+        self.places.insert(chain.name.clone(), self.len());
         let mut first = EncodedChain::default();
         edit.jumps.iter().rev().filter(|(at, _)| *at == hook).for_each(|(_, rule)| first.push(self.ip(), rule));
         self.given(&first);
@@ -142,7 +152,7 @@ impl<'v> Builder<'v, '_> {
 
     fn user_chain(&mut self, name: &str, content: &Content<'v>) -> Result<(), Broken> {
         self.named(name);
-        self.places.insert(name.to_owned(), self.out.bytes.len());
+        self.places.insert(name.to_owned(), self.len());
         match content {
             Content::Held(chain) => self.copy(chain.first..chain.behind),
             Content::Given(chain) => {
@@ -158,7 +168,7 @@ impl<'v> Builder<'v, '_> {
     }
 
     fn offset(&self) -> Result<u32, Broken> {
-        let len = self.out.bytes.len();
+        let len = self.len();
         u32::try_from(len).map_err(|_| (len, "a table of more than 4 GiB"))
     }
 
@@ -192,7 +202,7 @@ impl<'v> Builder<'v, '_> {
                 if let Some(to) = entry.jump() {
                     self.fixes.push(Fix::ToHeld(place + verdict, to));
                 } else if entry.falls_through() {
-                    self.fixes.push(Fix::ToNext(place + verdict, place + entry.bytes().len()));
+                    self.fixes.push(Fix::ToNext(place + verdict, place + entry.bytes().len() - HEADER));
                 }
             }
             self.out.before.push(Some(number));

@@ -1,0 +1,369 @@
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Address, Forwarding, Link, Mac, Neighbour, Route, RouteFilter, Vxlan, VxlanSpec};
+use super::{address, fib, link, neighbour, uapi::*};
+use crate::netlink::{ACK, Broken, DUMP, Failure, Message, REQUEST, Received, Socket, TooLong, Wait, messages};
+
+/// Changes that travel in one datagram. Should all of them be refused, the answers still fit the receive queue.
+const AT_ONCE: usize = 512;
+/// How often a dump is begun again when something changed under it.
+const ATTEMPTS: u32 = 10;
+const FLAGS_AT: usize = 6;
+
+/// Why rtnetlink could not be used at all. What becomes of a single change says [`Refusal`].
+#[derive(Debug, thiserror::Error)]
+pub enum RtnlError {
+    /// The socket failed, or the kernel refused to list something.
+    #[error("rtnetlink: cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A request did not fit.
+    #[error("rtnetlink: {0}")]
+    TooLong(#[from] TooLong),
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Makes a VXLAN device and switches it on.
+    CreateVxlan(VxlanSpec),
+    /// Gives the device of this index another source, interface below, or learning.
+    AlterVxlan(u32, Vxlan),
+    /// Deletes the interface with everything on it.
+    DeleteLink(u32),
+    /// Switches the interface on.
+    Up(u32),
+    /// Sets the largest packet of an interface, bytes.
+    SetMtu(u32, u32),
+    /// Sets the Ethernet address of an interface.
+    SetMac(u32, Mac),
+    /// Lets an external device with a filter take this VNI.
+    AddVni(u32, u32),
+    /// The opposite.
+    DeleteVni(u32, u32),
+    /// Gives an interface an address.
+    AddAddress(u32, IpNet),
+    /// Takes it away.
+    DeleteAddress(u32, IpNet),
+    /// Makes or replaces a permanent neighbour.
+    SetNeighbour(u32, IpAddr, Mac),
+    /// Removes it.
+    DeleteNeighbour(u32, IpAddr),
+    /// Makes or replaces a permanent forwarding entry of a VXLAN device.
+    SetForwarding(u32, Mac, IpAddr),
+    /// Removes it with all its destinations.
+    DeleteForwarding(u32, Mac),
+    /// Makes a route, or replaces the one with its destination, table and metric, whoever made that. IPv6 refuses with
+    /// [`Refusal::is_in_the_way`] to replace one of another interface by an onlink one whose gateway it covers.
+    SetRoute(Route),
+    /// Removes whatever has the destination, table and metric of this route.
+    ClearWay(Route),
+    /// Removes it.
+    DeleteRoute(Route),
+}
+
+impl Write {
+    const fn deletes(&self) -> bool {
+        matches!(
+            self,
+            Self::DeleteLink(_)
+                | Self::DeleteVni(..)
+                | Self::DeleteAddress(..)
+                | Self::DeleteNeighbour(..)
+                | Self::DeleteForwarding(..)
+                | Self::DeleteRoute(_)
+                | Self::ClearWay(_)
+        )
+    }
+
+    fn message(&self, seq: u32) -> Message {
+        match self {
+            Self::CreateVxlan(spec) => link::create(spec, seq),
+            Self::AlterVxlan(index, vxlan) => link::alter(*index, vxlan, seq),
+            Self::DeleteLink(index) => link::delete(*index, seq),
+            Self::Up(index) => link::up(*index, seq),
+            Self::SetMtu(index, mtu) => link::set_mtu(*index, *mtu, seq),
+            Self::SetMac(index, mac) => link::set_mac(*index, *mac, seq),
+            Self::AddVni(index, vni) => link::vni(true, *index, *vni, seq),
+            Self::DeleteVni(index, vni) => link::vni(false, *index, *vni, seq),
+            Self::AddAddress(index, net) => address::request(false, *index, *net, seq),
+            Self::DeleteAddress(index, net) => address::request(true, *index, *net, seq),
+            Self::SetNeighbour(index, addr, mac) => neighbour::set(*index, *addr, *mac, seq),
+            Self::DeleteNeighbour(index, addr) => neighbour::delete(*index, *addr, seq),
+            Self::SetForwarding(index, mac, to) => neighbour::set_forwarding(*index, *mac, *to, seq),
+            Self::DeleteForwarding(index, mac) => neighbour::delete_forwarding(*index, *mac, seq),
+            Self::SetRoute(route) => fib::set(route, seq),
+            Self::ClearWay(route) => fib::clear(route, seq),
+            Self::DeleteRoute(route) => fib::delete(route, seq),
+        }
+    }
+
+    /// Whether a refusal means that it is as wanted already.
+    const fn is_done(&self, errno: i32) -> bool {
+        match errno {
+            libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::ENXIO | libc::EADDRNOTAVAIL => self.deletes(),
+            libc::EEXIST => matches!(self, Self::AddAddress(..) | Self::AddVni(..)),
+            _ => false,
+        }
+    }
+}
+
+/// A change that the kernel did not make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place among the changes that were asked for.
+    pub at: usize,
+    /// The kernel's error number.
+    pub errno: i32,
+    /// The kernel's own words, where it has any.
+    pub text: Option<String>,
+}
+
+impl Refusal {
+    /// Whether a route that is there may be the reason.
+    #[must_use]
+    pub const fn is_in_the_way(&self) -> bool {
+        self.errno == libc::EINVAL
+    }
+
+    /// Whether the interface is gone or down, whatever was to be done with it.
+    #[must_use]
+    pub const fn is_about_device(&self) -> bool {
+        matches!(self.errno, libc::ENODEV | libc::ENETDOWN)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let error = io::Error::from_raw_os_error(self.errno);
+        match &self.text {
+            Some(text) => write!(f, "{error} ({text})"),
+            None => write!(f, "{error}"),
+        }
+    }
+}
+
+/// A connection to rtnetlink of the network namespace in which it was opened. One user at a time.
+#[derive(Debug)]
+pub struct Rtnl {
+    socket: Socket,
+    port: u32,
+    seq: u32,
+    buffer: Vec<u8>,
+}
+
+impl Rtnl {
+    /// Opens the connection.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open() -> Result<Self, RtnlError> {
+        let socket = Socket::open(libc::NETLINK_ROUTE).map_err(failed("open the socket"))?;
+        // Lets the kernel filter dumps; one that cannot lists more, and what is too much is left out here.
+        let _ = socket.check_strictly();
+        let port = socket.port_id().map_err(failed("ask for the socket's address"))?;
+        Ok(Self { socket, port, seq: 0, buffer: Vec::new() })
+    }
+
+    /// The port by which a [`super::Listener`] tells our changes from those of others.
+    #[must_use]
+    pub const fn port_id(&self) -> u32 {
+        self.port
+    }
+
+    /// Every interface.
+    ///
+    /// # Errors
+    /// If they cannot be listed, or kept changing.
+    pub fn links(&mut self) -> Result<Vec<Link>, RtnlError> {
+        let mask = [(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)];
+        self.list("list interfaces", RTM_GETLINK, &link::header(0, 0, 0), &mask, RTM_NEWLINK, |found, message| {
+            found.extend(Link::read(message));
+        })
+    }
+
+    /// Every address of both families.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn addresses(&mut self) -> Result<Vec<Address>, RtnlError> {
+        let header = [0; ADDRESS_HEADER];
+        self.list("list addresses", RTM_GETADDR, &header, &[], RTM_NEWADDR, |found, message| {
+            found.extend(Address::read(message));
+        })
+    }
+
+    /// The neighbours on an interface, of both families.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn neighbours(&mut self, index: u32) -> Result<Vec<Neighbour>, RtnlError> {
+        let header = [AF_UNSPEC; NEIGHBOUR_HEADER];
+        let filter = [(NDA_IFINDEX, index)];
+        self.list("list neighbours", RTM_GETNEIGH, &header, &filter, RTM_NEWNEIGH, |found, message| {
+            let is_ip = neighbour::Header::read(message).is_some_and(|header| header.family != AF_BRIDGE);
+            found.extend(Neighbour::read(message).filter(|neighbour| is_ip && neighbour.index == index));
+        })
+    }
+
+    /// The forwarding entries of a VXLAN device.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn forwarding(&mut self, index: u32) -> Result<Vec<Forwarding>, RtnlError> {
+        let mut header = [0; NEIGHBOUR_HEADER];
+        header[0] = AF_BRIDGE;
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        self.list("list forwarding entries", RTM_GETNEIGH, &header, &[], RTM_NEWNEIGH, |found, message| {
+            found.extend(Forwarding::read(message).filter(|entry| entry.index == index));
+        })
+    }
+
+    /// The routes that pass a filter.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>, RtnlError> {
+        let (header, attributes) = filter.request();
+        let result = self.list("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |found, message| {
+            found.extend(Route::read(message).filter(|route| filter.wants(route)));
+        });
+        match result {
+            // A filter for a table that was never used.
+            Err(RtnlError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// The default routes of a family in the main table, without keeping the others.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn default_routes(&mut self, ipv6: bool) -> Result<Vec<Route>, RtnlError> {
+        let filter = RouteFilter { ipv6, table: super::TABLE_MAIN, protocol: None, index: None };
+        let (header, attributes) = filter.request();
+        self.list("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |found, message| {
+            let is_default = |route: &Route| route.destination.prefix_len() == 0 && filter.wants(route);
+            found.extend(Route::read(message).filter(is_default));
+        })
+    }
+
+    /// The index of the interface through which a packet to this address would leave; `None` if it cannot.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn interface_towards(&mut self, addr: IpAddr) -> Result<Option<u32>, RtnlError> {
+        const WHAT: &str = "look up a route";
+        self.seq = self.seq.wrapping_add(1);
+        let request = fib::lookup(addr, self.seq).finish()?;
+        self.socket.send(&request).map_err(failed(WHAT))?;
+        let mut found = None;
+        let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
+            if let Some(Route { hop: super::NextHop::Unicast { index, .. }, .. }) = Route::read(message) {
+                found = Some(index);
+            }
+        });
+        match result {
+            Ok(_) => Ok(found),
+            Err(Broken::Refused(_)) => Ok(None),
+            Err(broken) => Err(failed(WHAT)(broken.into())),
+        }
+    }
+
+    /// The VNIs that an external device with a filter takes; empty for any other device.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn vnis(&mut self, index: u32) -> Result<Vec<u32>, RtnlError> {
+        let header = link::tunnel_header(index);
+        let ranges = self.list("list VNIs", RTM_GETTUNNEL, &header, &[], RTM_NEWTUNNEL, |found, message| {
+            found.extend(link::read_vnis(message));
+        })?;
+        Ok(ranges.into_iter().flat_map(|(first, last)| first..=last).collect())
+    }
+
+    /// Makes these changes in order. One that is refused does not keep the others from being made; deleting what is not
+    /// there and adding an address that is there are no refusals.
+    ///
+    /// # Errors
+    /// If the socket fails; then it is unknown which were made.
+    pub fn write(&mut self, writes: &[Write]) -> Result<Vec<Refusal>, RtnlError> {
+        let mut refused = Vec::new();
+        for (round, group) in writes.chunks(AT_ONCE).enumerate() {
+            self.write_group(round * AT_ONCE, group, &mut refused)?;
+        }
+        Ok(refused)
+    }
+
+    fn write_group(&mut self, offset: usize, group: &[Write], refused: &mut Vec<Refusal>) -> Result<(), RtnlError> {
+        let first = self.seq.wrapping_add(1);
+        let mut datagram = Vec::with_capacity(group.len() * 128);
+        let mut last = 0;
+        for write in group {
+            self.seq = self.seq.wrapping_add(1);
+            last = datagram.len();
+            datagram.extend_from_slice(&write.message(self.seq).finish()?);
+            // Refusals are answered in any case; only the last message needs an answer if all went well.
+            datagram[last + FLAGS_AT] &= !(ACK as u8);
+        }
+        datagram[last + FLAGS_AT] |= ACK as u8;
+        self.socket.send(&datagram).map_err(failed("send changes"))?;
+        loop {
+            self.socket.recv(&mut self.buffer, Wait::Block).map_err(failed("read what became of changes"))?;
+            for Failure { errno, seq, text, .. } in messages(&self.buffer).filter_map(|message| message.failure()) {
+                let at = seq.wrapping_sub(first) as usize;
+                let Some(write) = group.get(at) else { continue };
+                if errno != 0 && !write.is_done(errno) {
+                    refused.push(Refusal { at: offset + at, errno, text });
+                }
+                if at + 1 == group.len() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn list<T>(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        header: &[u8],
+        numbers: &[(u16, u32)],
+        wanted: u16,
+        read: impl Fn(&mut Vec<T>, &Received<'_>),
+    ) -> Result<Vec<T>, RtnlError> {
+        for _ in 0..ATTEMPTS {
+            self.seq = self.seq.wrapping_add(1);
+            let mut request = Message::new(kind, REQUEST | DUMP, self.seq, header);
+            for (kind, number) in numbers {
+                request.put(*kind, &number.to_ne_bytes());
+            }
+            self.socket.send(&request.finish()?).map_err(failed(what))?;
+            let mut found = Vec::new();
+            let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
+                if message.header.kind == wanted {
+                    read(&mut found, message);
+                }
+            });
+            match result {
+                Ok(true) => return Ok(found),
+                Ok(false) => {}
+                Err(Broken::Refused(failure)) if matches!(failure.errno, libc::EINTR | libc::EAGAIN) => {}
+                Err(broken) => return Err(failed(what)(broken.into())),
+            }
+        }
+        let source = io::Error::new(io::ErrorKind::Interrupted, "they changed each time they were read");
+        Err(failed(what)(source))
+    }
+}
+
+pub(super) fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RtnlError {
+    move |source| RtnlError::Io { what, source }
+}

@@ -1,0 +1,188 @@
+//! What must be written so that the kernel holds what it should: the wanted minus the observed, in order. Pure.
+
+use std::collections::{BTreeMap, HashSet};
+
+use fairlead_kernel::route::{Forwarding, Link, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN, Write};
+use fairlead_plan::Family;
+
+use super::desired::{Device, Key, Tunnel, Value};
+use super::peers::Peers;
+
+/// The protocol number of our routes, by which everybody can tell them: `ip route show proto 76`. Free in
+/// `/etc/iproute2/rt_protos` and in the kernel's own list.
+pub const PROTOCOL: u8 = 76;
+/// The metric that the kernel gives an IPv6 route that names none (`IP6_RT_PRIO_USER`).
+const METRIC_V6: u32 = 1024;
+
+/// The index of each of our devices that is there.
+pub type Indices = BTreeMap<Tunnel, u32>;
+
+/// What must be done about one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceStep {
+    /// Nothing.
+    Fine,
+    /// It is not there.
+    Create,
+    /// It is something that the kernel cannot change into what it should be.
+    Recreate(u32),
+    /// These changes.
+    Alter(Vec<Write>),
+}
+
+/// What must be done about a device, seeing all interfaces.
+#[must_use]
+pub fn device_step(wanted: &Device, links: &[Link]) -> DeviceStep {
+    let spec = &wanted.spec;
+    let Some(link) = links.iter().find(|link| link.name == spec.name) else { return DeviceStep::Create };
+    let Some(vxlan) = &link.vxlan else { return DeviceStep::Recreate(link.index) };
+    let other_family = matches!((vxlan.local, spec.vxlan.local), (Some(a), Some(b)) if Family::of(a) != Family::of(b));
+    // An interface below can be exchanged but not taken away, and a source likewise.
+    let loses = (spec.vxlan.lower == 0 && vxlan.lower != 0) || (spec.vxlan.local.is_none() && vxlan.local.is_some());
+    let lasting = (vxlan.vni, vxlan.port, vxlan.gbp, vxlan.external, vxlan.vnifilter, vxlan.special)
+        == (spec.vxlan.vni, spec.vxlan.port, spec.vxlan.gbp, spec.vxlan.external, spec.vxlan.vnifilter, false);
+    if !lasting || other_family || loses {
+        return DeviceStep::Recreate(link.index);
+    }
+    let mut writes = Vec::new();
+    if *vxlan != spec.vxlan {
+        writes.push(Write::AlterVxlan(link.index, spec.vxlan.clone()));
+    }
+    if link.mac != Some(spec.mac) {
+        writes.push(Write::SetMac(link.index, spec.mac));
+    }
+    if link.mtu != spec.mtu {
+        writes.push(Write::SetMtu(link.index, spec.mtu));
+    }
+    if !link.up {
+        writes.push(Write::Up(link.index));
+    }
+    if writes.is_empty() { DeviceStep::Fine } else { DeviceStep::Alter(writes) }
+}
+
+/// Whether an interface has a name as our devices have, and of which family.
+#[must_use]
+pub fn device_family(link: &Link) -> Option<Family> {
+    link.vxlan.as_ref()?;
+    let is_vni = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if link.name.strip_prefix("flannel.").is_some_and(is_vni) {
+        return Some(Family::V4);
+    }
+    link.name.strip_prefix("flannel-v6.").is_some_and(is_vni).then_some(Family::V6)
+}
+
+/// What was found on our devices, and our routes.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// Neighbours on our devices.
+    pub neighbours: Vec<Neighbour>,
+    /// Forwarding entries of our devices.
+    pub forwarding: Vec<Forwarding>,
+    /// Routes of our protocol, and all routes through our devices.
+    pub routes: Vec<Route>,
+    /// Whether devices learn, so that entries come by themselves.
+    pub learning: bool,
+}
+
+/// What differs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// Wanted and not there, or other than wanted; in the order of writing.
+    pub missing: Vec<Key>,
+    /// Ours and not wanted; in the order of writing.
+    pub extra: Vec<Write>,
+}
+
+/// Compares.
+#[must_use]
+pub fn drift(peers: &Peers, observed: &Observed, indices: &Indices) -> Drift {
+    let tunnels: BTreeMap<u32, Tunnel> = indices.iter().map(|(tunnel, index)| (*index, *tunnel)).collect();
+    let mut right = HashSet::new();
+    let mut drift = Drift::default();
+    for route in &observed.routes {
+        let key = Key::Route(route.destination);
+        let wanted = peers.get(&key).and_then(|(value, _)| rendered(key, value, indices));
+        if wanted == Some(Write::SetRoute(*route)) {
+            right.insert(key);
+        } else if is_ours(route, &tunnels) && !(wanted.is_some() && route.metric == metric(key)) {
+            drift.extra.push(Write::DeleteRoute(*route));
+        }
+    }
+    for entry in &observed.forwarding {
+        let Some(tunnel) = tunnels.get(&entry.index) else { continue };
+        let key = Key::Forwarding(*tunnel, entry.mac);
+        match peers.get(&key) {
+            Some((Value::End(end), _)) if agrees(entry, end) => _ = right.insert(key),
+            Some(_) => {}
+            None if observed.learning && !entry.permanent => {}
+            None => drift.extra.push(Write::DeleteForwarding(entry.index, entry.mac)),
+        }
+    }
+    for entry in &observed.neighbours {
+        let Some(tunnel) = tunnels.get(&entry.index) else { continue };
+        let key = Key::Neighbour(*tunnel, entry.addr);
+        match peers.get(&key) {
+            Some((Value::Mac(mac), _)) if entry.permanent && entry.mac == Some(mac) => _ = right.insert(key),
+            None if entry.permanent => drift.extra.push(Write::DeleteNeighbour(entry.index, entry.addr)),
+            _ => {}
+        }
+    }
+    drift.missing = peers.wanted().map(|(key, ..)| key).filter(|key| !right.contains(key)).collect();
+    drift.missing.sort_unstable();
+    drift
+}
+
+/// Whether an entry does what is wanted.
+#[must_use]
+pub fn agrees(entry: &Forwarding, end: std::net::IpAddr) -> bool {
+    entry.destination == Some(end) && entry.permanent && !entry.special
+}
+
+/// Ours are the routes of our protocol, and those that flannel has made on a device of ours.
+fn is_ours(route: &Route, tunnels: &BTreeMap<u32, Tunnel>) -> bool {
+    let through = matches!(route.hop, NextHop::Unicast { index, gateway: Some(_), .. } if tunnels.contains_key(&index));
+    route.protocol == PROTOCOL || (route.protocol == PROTOCOL_BOOT && through)
+}
+
+/// The change that makes the kernel hold this; `None` if its device is not there.
+#[must_use]
+pub fn rendered(key: Key, value: Value, indices: &Indices) -> Option<Write> {
+    let index = |tunnel: Tunnel| indices.get(&tunnel).copied();
+    Some(match (key, value) {
+        (Key::Neighbour(tunnel, addr), Value::Mac(mac)) => Write::SetNeighbour(index(tunnel)?, addr, mac),
+        (Key::Forwarding(tunnel, mac), Value::End(end)) => Write::SetForwarding(index(tunnel)?, mac, end),
+        (Key::Route(_), value) => Write::SetRoute(route(key, value, indices)?),
+        (Key::Neighbour(..) | Key::Forwarding(..), _) => return None,
+    })
+}
+
+/// The change that removes it; `None` if its device is not there, and it with it.
+#[must_use]
+pub fn removal(key: Key, value: Value, indices: &Indices) -> Option<Write> {
+    let index = |tunnel: Tunnel| indices.get(&tunnel).copied();
+    Some(match key {
+        Key::Neighbour(tunnel, addr) => Write::DeleteNeighbour(index(tunnel)?, addr),
+        Key::Forwarding(tunnel, mac) => Write::DeleteForwarding(index(tunnel)?, mac),
+        Key::Route(_) => Write::DeleteRoute(route(key, value, indices)?),
+    })
+}
+
+fn route(key: Key, value: Value, indices: &Indices) -> Option<Route> {
+    let Key::Route(destination) = key else { return None };
+    let hop = match value {
+        Value::Through(tunnel, gateway, encap) => {
+            let index = indices.get(&tunnel).copied()?;
+            NextHop::Unicast { index, gateway: Some(gateway), onlink: true, encap }
+        }
+        Value::Direct(index, gateway) => NextHop::Unicast { index, gateway: Some(gateway), onlink: false, encap: None },
+        Value::Mac(_) | Value::End(_) => return None,
+    };
+    Some(Route { destination, metric: metric(key), table: TABLE_MAIN, protocol: PROTOCOL, hop })
+}
+
+fn metric(key: Key) -> u32 {
+    match key {
+        Key::Route(net) if net.addr().is_ipv6() => METRIC_V6,
+        _ => 0,
+    }
+}

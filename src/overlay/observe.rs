@@ -1,0 +1,68 @@
+//! What the kernel holds now: the machine around the overlay, and what is on our devices.
+
+use std::net::IpAddr;
+
+use fairlead_kernel::route::{Link, NextHop, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
+use fairlead_plan::Family;
+
+use super::desired::Tunnel;
+use super::diff::{Indices, Observed, PROTOCOL};
+use super::underlay::{Machine, OnLink};
+
+/// Reads interfaces, addresses and default routes.
+///
+/// # Errors
+/// If the kernel cannot be read.
+pub fn machine(kernel: &mut Rtnl, can_reach: Option<IpAddr>) -> Result<Machine, RtnlError> {
+    let (links, addresses) = (kernel.links()?, kernel.addresses()?);
+    let mut defaults = Vec::new();
+    for family in Family::BOTH {
+        defaults.extend(kernel.default_routes(family == Family::V6)?);
+    }
+    let reaching = match can_reach {
+        Some(addr) => kernel.interface_towards(addr)?,
+        None => None,
+    };
+    Ok(Machine { links, addresses, defaults, reaching })
+}
+
+/// Reads what the routes through an interface say about which addresses are on its link. Our own do not count.
+///
+/// # Errors
+/// As [`machine`].
+pub fn on_link(kernel: &mut Rtnl, family: Family, index: u32) -> Result<Vec<OnLink>, RtnlError> {
+    let filter = RouteFilter { ipv6: family == Family::V6, table: TABLE_MAIN, protocol: None, index: Some(index) };
+    let routes = kernel.routes(filter)?;
+    let direct = |hop| matches!(hop, NextHop::Unicast { gateway: None, .. });
+    let others = routes.iter().filter(|route| route.protocol != PROTOCOL);
+    Ok(others.map(|route| OnLink { destination: route.destination, direct: direct(route.hop) }).collect())
+}
+
+/// Reads our routes and all that is on our devices.
+///
+/// # Errors
+/// As [`machine`].
+pub fn observe(kernel: &mut Rtnl, indices: &Indices, learning: bool) -> Result<Observed, RtnlError> {
+    let mut observed = Observed { learning, ..Observed::default() };
+    for ipv6 in [false, true] {
+        let ours = RouteFilter { ipv6, table: TABLE_MAIN, protocol: Some(PROTOCOL), index: None };
+        observed.routes.extend(kernel.routes(ours)?);
+        for index in indices.values() {
+            let through = RouteFilter { protocol: None, index: Some(*index), ..ours };
+            let others = kernel.routes(through)?;
+            observed.routes.extend(others.into_iter().filter(|route| route.protocol != PROTOCOL));
+        }
+    }
+    for index in indices.values() {
+        observed.neighbours.extend(kernel.neighbours(*index)?);
+        observed.forwarding.extend(kernel.forwarding(*index)?);
+    }
+    Ok(observed)
+}
+
+/// The index of each of our devices that is there.
+#[must_use]
+pub fn indices<'a>(names: impl Iterator<Item = (Tunnel, &'a str)>, links: &[Link]) -> Indices {
+    let found = |name: &str| links.iter().find(|link| link.name == name).map(|link| link.index);
+    names.filter_map(|(tunnel, name)| Some((tunnel, found(name)?))).collect()
+}

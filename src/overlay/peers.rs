@@ -1,0 +1,322 @@
+//! All other nodes, and who of them gets what only one can have. Pure; a change costs what changed.
+//!
+//! Two nodes may claim one prefix of pods, one next hop or one device address: a node that was replaced while the old
+//! object still exists, or a mistake. The one of the better [`Rank`] has it, the other is no peer in that family until it
+//! is free, and the operator is told. The outcome is the same in whatever order Nodes are heard of.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fairlead_plan::Family;
+
+use super::desired::{self, Apart, Key, Local, Object, Value};
+use super::facts::{Facts, Rank};
+use super::settings::Settings;
+use crate::resolve::{Note, PerFamily};
+
+/// A node in a family, or an external tunnel end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId {
+    /// The name of the node, or the prefix behind an external tunnel end.
+    pub name: Arc<str>,
+    /// Of the pods.
+    pub family: Family,
+}
+
+/// What must be written after a change, and what is to be said.
+#[derive(Debug, Default, PartialEq)]
+pub struct Difference {
+    /// What is new or different, in the order of writing for each peer.
+    pub set: Vec<Key>,
+    /// What is no longer wanted, with what it was.
+    pub remove: Vec<Object>,
+    /// What the operator should know.
+    pub notes: Vec<Note>,
+}
+
+/// The state.
+#[derive(Debug, Default)]
+pub struct Peers {
+    nodes: BTreeMap<Arc<str>, Node>,
+    wanted: HashMap<Key, (Value, PeerId)>,
+    holdings: BTreeMap<PeerId, Box<[Key]>>,
+    /// Peers that lost something to another, by rank.
+    losers: BTreeSet<(Rank, Family)>,
+    troubles: BTreeMap<PeerId, (&'static str, String)>,
+    counts: PerFamily<usize>,
+    round: u32,
+}
+
+#[derive(Debug)]
+struct Node {
+    facts: Arc<Facts>,
+    round: u32,
+}
+
+impl Peers {
+    /// What is wanted, with the peer for which it is.
+    pub fn wanted(&self) -> impl Iterator<Item = (Key, Value, &PeerId)> {
+        self.wanted.iter().map(|(key, (value, peer))| (*key, *value, peer))
+    }
+
+    /// What a key should be.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<(Value, &PeerId)> {
+        self.wanted.get(key).map(|(value, peer)| (*value, peer))
+    }
+
+    /// The peers that have a way in the kernel or should have one.
+    pub fn placed(&self) -> impl Iterator<Item = (&PeerId, &[Key])> {
+        self.holdings.iter().map(|(peer, keys)| (peer, &**keys))
+    }
+
+    /// What a peer has.
+    #[must_use]
+    pub fn keys(&self, peer: &PeerId) -> &[Key] {
+        self.holdings.get(peer).map(|keys| &**keys).unwrap_or_default()
+    }
+
+    /// How many peers there are.
+    #[must_use]
+    pub const fn counts(&self) -> PerFamily<usize> {
+        self.counts
+    }
+
+    /// Where the tunnels of all peers end, in order.
+    pub fn ends(&self) -> impl Iterator<Item = IpAddr> {
+        let mut ends: Vec<_> =
+            self.holdings.keys().filter_map(|peer| self.nodes.get(&peer.name)?.facts.public[peer.family]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        ends.into_iter()
+    }
+
+    /// What is known about the node of a peer.
+    #[must_use]
+    pub fn facts(&self, name: &str) -> Option<&Arc<Facts>> {
+        self.nodes.get(name).map(|node| &node.facts)
+    }
+
+    /// Why nodes that take part are no peers, by the reason of the Event.
+    pub fn troubles(&self) -> impl Iterator<Item = (&PeerId, &'static str, &str)> {
+        self.troubles.iter().map(|(peer, (reason, text))| (peer, *reason, text.as_str()))
+    }
+
+    /// A complete list of nodes begins.
+    pub fn begin_list(&mut self) {
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// It is complete: nodes that it did not name are gone.
+    pub fn end_list(&mut self, settings: &Settings, local: &Local) -> Difference {
+        let stale = self.nodes.iter().filter(|(_, node)| node.round != self.round);
+        let stale: Vec<_> = stale.map(|(name, _)| Arc::clone(name)).collect();
+        for name in &stale {
+            self.nodes.remove(name);
+        }
+        self.update(settings, local, stale)
+    }
+
+    /// A node is there or has changed.
+    pub fn apply(&mut self, settings: &Settings, local: &Local, facts: Arc<Facts>) -> Difference {
+        let name = Arc::clone(&facts.name);
+        let round = self.round;
+        let was = self.nodes.insert(Arc::clone(&name), Node { facts: Arc::clone(&facts), round });
+        match was {
+            Some(was) if was.facts == facts => Difference::default(),
+            was => {
+                let was = was.map(|was| was.facts.rank.clone()).filter(|rank| *rank != facts.rank);
+                was.into_iter().for_each(|rank| self.forget_loss(&rank));
+                self.update(settings, local, [name])
+            }
+        }
+    }
+
+    /// A node is gone.
+    pub fn delete(&mut self, settings: &Settings, local: &Local, name: &str) -> Difference {
+        match self.nodes.remove(name) {
+            Some(node) => self.update(settings, local, [Arc::clone(&node.facts.name)]),
+            None => Difference::default(),
+        }
+    }
+
+    /// This node has changed, or the settings have: everything is decided again.
+    pub fn redecide(&mut self, settings: &Settings, local: &Local) -> Difference {
+        let external = settings.external.iter().map(|vtep| Arc::from(vtep.cidr.to_string()));
+        let all: Vec<_> = self.nodes.keys().cloned().chain(external).collect();
+        self.update(settings, local, all)
+    }
+
+    fn forget_loss(&mut self, rank: &Rank) {
+        for family in Family::BOTH {
+            self.losers.remove(&(rank.clone(), family));
+        }
+    }
+
+    fn update(&mut self, settings: &Settings, local: &Local, names: impl IntoIterator<Item = Arc<str>>) -> Difference {
+        let mut round = Round { settings, local, before: HashMap::new(), decided: BTreeMap::new() };
+        let mut queue = std::mem::take(&mut self.losers);
+        for name in names {
+            for family in Family::BOTH {
+                let peer = PeerId { name: Arc::clone(&name), family };
+                self.release(&peer, &mut round);
+                round.decided.insert(peer.clone(), None);
+                if let Some(rank) = self.rank(settings, &peer) {
+                    queue.insert((rank, family));
+                }
+            }
+        }
+        while let Some((rank, family)) = queue.pop_first() {
+            let peer = PeerId { name: Arc::clone(rank.name()), family };
+            let trouble = match self.objects(&round, &peer) {
+                Err(Apart::Silent) => None,
+                Err(Apart::Trouble(reason, text)) => Some((reason, text)),
+                Ok(objects) => match self.better_owner(settings, &rank, &peer, &objects) {
+                    Some((owner, key)) => {
+                        self.losers.insert((rank, family));
+                        Some((Note::OVERLAY_CONFLICT, lost(&owner, key)))
+                    }
+                    None => {
+                        self.seize(&rank, &peer, &objects, &mut queue, &mut round);
+                        None
+                    }
+                },
+            };
+            round.decided.insert(peer, trouble);
+        }
+        self.difference(round)
+    }
+
+    fn rank(&self, settings: &Settings, peer: &PeerId) -> Option<Rank> {
+        match self.nodes.get(&peer.name) {
+            Some(node) => Some(node.facts.rank.clone()),
+            None => {
+                let vtep = settings.external.iter().find(|vtep| *vtep.cidr.to_string() == *peer.name);
+                vtep.map(|_| Rank::first(&peer.name))
+            }
+        }
+    }
+
+    fn objects(&self, round: &Round<'_>, peer: &PeerId) -> Result<Vec<Object>, Apart> {
+        match self.nodes.get(&peer.name) {
+            Some(node) => desired::objects(round.settings, round.local, &node.facts, peer.family),
+            None => {
+                let of_peer = |vtep: &&super::settings::ExternalVtep| {
+                    *vtep.cidr.to_string() == *peer.name && Family::of(vtep.cidr.addr()) == peer.family
+                };
+                let vtep = round.settings.external.iter().find(of_peer).ok_or(Apart::Silent)?;
+                Ok(desired::external_objects(round.settings, round.local, vtep))
+            }
+        }
+    }
+
+    /// Another peer of better rank that has one of these.
+    fn better_owner(
+        &self,
+        settings: &Settings,
+        rank: &Rank,
+        peer: &PeerId,
+        objects: &[Object],
+    ) -> Option<(PeerId, Key)> {
+        // The route first: its prefix says most.
+        objects.iter().rev().find_map(|(key, _)| {
+            let (_, owner) = self.wanted.get(key).filter(|(_, owner)| owner != peer)?;
+            let stronger = self.rank(settings, owner).is_some_and(|of_owner| of_owner < *rank);
+            stronger.then(|| (owner.clone(), *key))
+        })
+    }
+
+    /// Takes these, from weaker peers if need be; those try again, and so do all that could have lost to them.
+    fn seize(
+        &mut self,
+        rank: &Rank,
+        peer: &PeerId,
+        objects: &[Object],
+        queue: &mut BTreeSet<(Rank, Family)>,
+        round: &mut Round<'_>,
+    ) {
+        for (key, _) in objects {
+            let Some((_, owner)) = self.wanted.get(key) else { continue };
+            let owner = owner.clone();
+            self.release(&owner, round);
+            if owner != *peer
+                && let Some(of_owner) = self.rank(round.settings, &owner)
+            {
+                queue.insert((of_owner, owner.family));
+                let freed: Vec<_> = self.losers.iter().filter(|(loser, _)| loser > rank).cloned().collect();
+                for loser in freed {
+                    self.losers.remove(&loser);
+                    queue.insert(loser);
+                }
+            }
+        }
+        for (key, value) in objects {
+            round.before.entry(*key).or_insert(None);
+            self.wanted.insert(*key, (*value, peer.clone()));
+        }
+        if self.holdings.insert(peer.clone(), objects.iter().map(|(key, _)| *key).collect()).is_none() {
+            self.counts[peer.family] += 1;
+        }
+    }
+
+    /// Gives up what a peer has, and remembers what it was.
+    fn release(&mut self, peer: &PeerId, round: &mut Round<'_>) {
+        let Some(keys) = self.holdings.remove(peer) else { return };
+        self.counts[peer.family] -= 1;
+        for key in keys {
+            if let Some((value, _)) = self.wanted.remove(&key) {
+                round.before.entry(key).or_insert(Some(value));
+            }
+        }
+    }
+
+    fn difference(&mut self, round: Round<'_>) -> Difference {
+        let mut difference = Difference::default();
+        for (key, was) in round.before {
+            match (was, self.wanted.get(&key)) {
+                (Some(was), Some((now, _))) if was == *now => {}
+                (_, Some(_)) => difference.set.push(key),
+                (Some(was), None) => difference.remove.push((key, was)),
+                (None, None) => {}
+            }
+        }
+        // Neighbours before forwarding entries before routes, and the other way round.
+        difference.set.sort_unstable();
+        difference.remove.sort_unstable_by_key(|(key, _)| std::cmp::Reverse(*key));
+        for (peer, trouble) in round.decided {
+            let Some(trouble) = trouble else {
+                self.troubles.remove(&peer);
+                continue;
+            };
+            if self.troubles.get(&peer) != Some(&trouble) {
+                let note = self.nodes.get(&peer.name).map(|node| node.facts.note(trouble.0, trouble.1.clone()));
+                difference.notes.extend(note);
+                self.troubles.insert(peer, trouble);
+            }
+        }
+        difference
+    }
+}
+
+/// One decision in progress.
+struct Round<'a> {
+    settings: &'a Settings,
+    local: &'a Local,
+    /// What keys were before, if anything.
+    before: HashMap<Key, Option<Value>>,
+    /// What became of each peer that was looked at: the trouble with it, if any.
+    decided: BTreeMap<PeerId, Option<(&'static str, String)>>,
+}
+
+fn lost(owner: &PeerId, key: Key) -> String {
+    let what = match key {
+        Key::Route(net) => format!("its prefix {net} belongs"),
+        Key::Neighbour(_, addr) => format!("the address {addr} of its device belongs"),
+        Key::Forwarding(_, mac) => format!("the Ethernet address {mac} of its device belongs"),
+    };
+    format!(
+        "{what} to {}, which is Ready or older; its pods are not reached from here until that one is gone",
+        owner.name
+    )
+}

@@ -1,0 +1,6 @@
+mod build;
+mod conflicts;
+mod desired;
+mod diff;
+mod facts;
+mod underlay;

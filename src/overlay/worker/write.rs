@@ -1,0 +1,110 @@
+//! Writes what differs, and remembers whom the kernel refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use fairlead_kernel::route::{Refusal, RtnlError, Write};
+
+use super::Worker;
+use crate::overlay::desired::Key;
+use crate::overlay::peers::PeerId;
+use crate::overlay::{diff, observe};
+use crate::resolve::Note;
+
+impl Worker {
+    /// Compares what is on the devices, writes what differs, and says how much that was.
+    pub(super) fn settle_objects(&mut self) -> Result<usize, RtnlError> {
+        let observed = observe::observe(&mut self.kernel, &self.indices, self.settings.learning)?;
+        let drift = diff::drift(&self.peers, &observed, &self.indices);
+        drop(observed);
+        let now = Instant::now();
+        let missing: Vec<_> = drift.missing.into_iter().filter(|key| self.may_try(key, now)).collect();
+        let extra = drift.extra.len();
+        self.outside.drift(&missing, &drift.extra);
+        self.write(&missing, drift.extra)?;
+        Ok(missing.len() + extra)
+    }
+
+    fn may_try(&self, key: &Key, now: Instant) -> bool {
+        self.peers.get(key).is_some_and(|(_, peer)| self.retries.may_try(peer, now))
+    }
+
+    pub(super) fn write_changes(&mut self) -> Result<(), RtnlError> {
+        let set: Vec<_> = std::mem::take(&mut self.set).into_iter().collect();
+        let remove = std::mem::take(&mut self.remove);
+        // What has come back meanwhile is wanted again.
+        let gone = remove.into_iter().filter(|(key, _)| self.peers.get(key).is_none());
+        let gone: Vec<_> = gone.filter_map(|(key, value)| diff::removal(key, value, &self.indices)).collect();
+        self.write(&set, gone)
+    }
+
+    fn write(&mut self, set: &[Key], remove: Vec<Write>) -> Result<(), RtnlError> {
+        let mut keys = Vec::with_capacity(set.len());
+        let mut writes = Vec::with_capacity(set.len() + remove.len());
+        for key in set {
+            let rendered = self.peers.get(key).and_then(|(value, _)| diff::rendered(*key, value, &self.indices));
+            if let Some(write) = rendered {
+                keys.push(*key);
+                writes.push(write);
+            }
+        }
+        writes.extend(remove);
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let refused = self.write_past_others(&writes)?;
+        self.outside.wrote(writes.len() - refused.len());
+        let mut failing = BTreeMap::new();
+        for refusal in refused {
+            let write = &writes[refusal.at];
+            let owner = keys.get(refusal.at).and_then(|key| self.peers.get(key)).map(|(_, peer)| peer.clone());
+            match owner {
+                // The device is gone or down; the next comparison sees to it.
+                _ if refusal.is_about_device() => self.doubt(),
+                Some(peer) => _ = failing.entry(peer).or_insert_with(|| format!("{refusal} ({write:?})")),
+                None => self.outside.refused(&format!("{write:?}"), &refusal.to_string()),
+            }
+        }
+        self.settle_retries(&keys, failing);
+        Ok(())
+    }
+
+    /// Writes, and once more what may be refused because of a route of others in the way. That one goes.
+    fn write_past_others(&mut self, writes: &[Write]) -> Result<Vec<Refusal>, RtnlError> {
+        let (mut refused, mut again) = (Vec::new(), Vec::new());
+        for refusal in self.kernel.write(writes)? {
+            match &writes[refusal.at] {
+                Write::SetRoute(route) if refusal.is_in_the_way() => {
+                    again.push((refusal.at, [Write::ClearWay(*route), Write::SetRoute(*route)]));
+                }
+                _ => refused.push(refusal),
+            }
+        }
+        let (places, again): (Vec<_>, Vec<_>) = again.into_iter().unzip();
+        let still = self.kernel.write(again.as_flattened())?;
+        refused.extend(still.into_iter().map(|refusal| Refusal { at: places[refusal.at / 2], ..refusal }));
+        Ok(refused)
+    }
+
+    /// Who was tried and not refused waits no longer; who was refused is tried again later.
+    fn settle_retries(&mut self, tried: &[Key], mut failing: BTreeMap<PeerId, String>) {
+        let now = Instant::now();
+        if failing.is_empty() && self.retries.len() == 0 {
+            return;
+        }
+        let tried: BTreeSet<_> = tried.iter().filter_map(|key| Some(self.peers.get(key)?.1.clone())).collect();
+        for peer in tried {
+            let Some(why) = failing.remove(&peer) else {
+                self.retries.succeeded(&peer);
+                continue;
+            };
+            self.outside.failed();
+            if self.retries.failed(&peer, now)
+                && let Some(facts) = self.peers.facts(&peer.name)
+            {
+                let message = format!("the kernel refuses the way to its pods: {why}; it is tried again");
+                self.outside.notes(vec![facts.note(Note::OVERLAY_REFUSED, message)]);
+            }
+        }
+    }
+}
