@@ -23,7 +23,6 @@ impl State {
         let context = self.settings.context(&plan.node);
         let marks = context.marks;
         let mut tables = Tables::new(context);
-        let settled = std::mem::replace(&mut self.settled, false);
         self.constant(plan, report)?;
         let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         let at = Instant::now();
@@ -38,11 +37,11 @@ impl State {
         };
         let important = tables.wanted(all().filter(first));
         let now = tables.wanted(all().filter(|service| !first(service))).merged(&important);
-        tables.forget_touched();
         let before = was.clone().merged(&important);
-        let mut writes = tables.step(&was, &before, at);
+        let mut writes = tables.difference(&was, &before, at);
+        let rest = tables.difference(&before, &now, at);
+        tables.forget_touched();
         shares(&tables, &held, &mut writes);
-        let rest = tables.step(&before, &now, at);
         let services = !(writes.is_empty() && rest.is_empty());
         doors.write(&writes, report)?;
         // On a fresh node what is important works at once; what another proxy serves it serves until all is there.
@@ -54,7 +53,7 @@ impl State {
         if services {
             repaired.push("virtual services or entries of sets".to_owned());
         }
-        if settled {
+        if self.settled {
             report.repaired.extend(repaired.iter().map(|what| format!("{what} were missing or changed")));
         }
         self.tables = tables;

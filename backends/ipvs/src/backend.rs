@@ -34,6 +34,8 @@ pub struct State {
     pub families: Vec<Family>,
     /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
     pub settled: bool,
+    /// Whether the kernel holds what the tables say, as far as this process knows.
+    pub certain: bool,
 }
 
 impl IpvsBackend {
@@ -42,7 +44,7 @@ impl IpvsBackend {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let tables = Tables::new(settings.context(&Node::default()));
-        let state = State { settings, doors: None, tables, families: Vec::new(), settled: false };
+        let state = State { settings, doors: None, tables, families: Vec::new(), settled: false, certain: false };
         Self { state: Arc::new(Mutex::new(state)), watcher: Watcher::default() }
     }
 
@@ -57,7 +59,7 @@ impl IpvsBackend {
 pub fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
         let mut state = poisoned.into_inner();
-        state.settled = false;
+        state.certain = false;
         state
     })
 }
@@ -78,7 +80,7 @@ impl State {
 
     /// Another node means other constant rules; another mark means other entries, so everything is compared.
     fn sync(&mut self, was: Option<&Plan>, now: &Plan, report: &mut Report) -> Result<(), Error> {
-        match was.filter(|_| self.settled) {
+        match was.filter(|_| self.certain) {
             Some(was) if was.node == now.node => self.step(was, now, report),
             _ => self.adopt(now, report),
         }
@@ -89,7 +91,7 @@ impl State {
     }
 
     fn cleanup(&mut self) -> Result<(), Error> {
-        self.settled = false;
+        (self.settled, self.certain) = (false, false);
         let mut doors = Doors::open()?;
         let node = Node::default();
         for family in Doors::families() {
@@ -130,12 +132,9 @@ impl Backend for IpvsBackend {
     fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError> {
         let mut report = Report::default();
         let mut state = lock(&self.state);
-        let began = Instant::now();
         let done = state.sync(was, now, &mut report);
-        report.kernel = began.elapsed();
-        if done.is_err() {
-            state.settled = false;
-        }
+        report.kernel = state.doors.as_mut().map(Doors::take_waited).unwrap_or_default();
+        state.certain = done.is_ok();
         done?;
         report.held = Family::BOTH.map(|family| FamilyCounts {
             rules: if state.families.contains(&family) { state.rules(family, &now.node) } else { 0 },

@@ -1,6 +1,7 @@
 //! The ways to the kernel, and what must be there before the first service.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use fairlead_kernel::ipset::{Ipset, SetBatch, SetSpec};
 use fairlead_kernel::ipvs::GenericNetlink;
@@ -31,17 +32,26 @@ const SYSCTLS: [(&str, &str); 4] = [
 /// As kube-proxy sets them.
 const STRICT_ARP: [(&str, &str); 2] = [("net/ipv4/conf/all/arp_ignore", "1"), ("net/ipv4/conf/all/arp_announce", "2")];
 
-/// The socket of IPVS.
+/// The socket of IPVS, and how long it made us wait.
 #[derive(Debug)]
-pub struct Netlink(GenericNetlink);
+pub struct Netlink {
+    socket: GenericNetlink,
+    waited: Duration,
+}
 
 impl Transport for Netlink {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        self.0.send(datagram)
+        let began = Instant::now();
+        let sent = self.socket.send(datagram);
+        self.waited += began.elapsed();
+        sent
     }
 
     fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        self.0.receive(buffer)
+        let began = Instant::now();
+        let received = self.socket.receive(buffer);
+        self.waited += began.elapsed();
+        received
     }
 }
 
@@ -51,15 +61,23 @@ pub struct Doors {
     pub ipvs: Client<Netlink>,
     pub ipset: Ipset,
     pub links: Links,
+    /// Time spent on sets, links and rules; that of IPVS counts its socket.
+    waited: Duration,
 }
 
 impl Doors {
     /// Opens them and changes nothing.
     pub fn open() -> Result<Self, Error> {
         let socket = GenericNetlink::open().map_err(ipvs_rs::Error::Socket)?;
-        let ipvs = Client::open(Netlink(socket))?;
+        let ipvs = Client::open(Netlink { socket, waited: Duration::ZERO })?;
         let ipset = Ipset::open()?;
-        Ok(Self { ipvs, ipset, links: Links::open()? })
+        Ok(Self { ipvs, ipset, links: Links::open()?, waited: Duration::ZERO })
+    }
+
+    /// How long the kernel has made us wait since this was asked last.
+    pub fn take_waited(&mut self) -> Duration {
+        let ipvs = std::mem::take(&mut self.ipvs.transport().waited);
+        ipvs + std::mem::take(&mut self.waited)
     }
 
     /// The families that this network namespace has.
@@ -116,6 +134,7 @@ impl Doors {
 
     /// Brings marked packets to this machine.
     pub fn make_route(&mut self, marks: Marks, report: &mut Report) -> Result<(), Error> {
+        let began = Instant::now();
         let link = match self.links.link(LINK)? {
             Some(link) if link.kind.as_deref() != Some("dummy") => return Err(Error::ForeignLink),
             Some(link) if link.up => link,
@@ -138,6 +157,7 @@ impl Doors {
                 report.writes += 2;
             }
         }
+        self.waited += began.elapsed();
         Ok(())
     }
 
@@ -151,7 +171,7 @@ impl Doors {
 
     /// Writes the constant rules where they are not as they should be, and says what was not.
     pub fn make_rules(&mut self, node: &Node, report: &mut Report) -> Result<Vec<String>, Error> {
-        let mut changed = Vec::new();
+        let (began, mut changed) = (Instant::now(), Vec::new());
         for family in Self::families() {
             let v6 = family == Family::V6;
             let chains = structure::chains(family, node);
@@ -169,6 +189,7 @@ impl Doors {
                 report.transactions += 1;
             }
         }
+        self.waited += began.elapsed();
         Ok(changed)
     }
 
@@ -177,7 +198,9 @@ impl Doors {
         if batch.is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         self.ipset.send(batch)?;
+        self.waited += began.elapsed();
         report.writes += batch.objects();
         report.transactions += 1;
         Ok(())

@@ -19,7 +19,7 @@ impl Sentinel {
     #[must_use]
     pub fn changed(&self) -> Option<String> {
         let mut state = lock(&self.0);
-        if !state.settled {
+        if !state.certain {
             return None;
         }
         match state.changed() {

@@ -117,6 +117,13 @@ impl Tables {
 
     /// From what was needed to what is needed now.
     pub fn step(&mut self, was: &Wanted, now: &Wanted, at: Instant) -> Writes {
+        let mut writes = self.difference(was, now, at);
+        self.settle_shares(&mut writes);
+        writes
+    }
+
+    /// The same without what several services need.
+    pub fn difference(&mut self, was: &Wanted, now: &Wanted, at: Instant) -> Writes {
         let mut writes = Writes::default();
         self.servers(was, now, at, &mut writes);
         self.ways(was, now, &mut writes);
@@ -126,7 +133,6 @@ impl Tables {
         for limit in was.limits.difference(&now.limits) {
             writes.delete(*limit);
         }
-        self.settle_shares(&mut writes);
         for family in Family::BOTH {
             let own = &mut self.own[family as usize];
             *own = (*own + now.entries(family)).saturating_sub(was.entries(family));
@@ -222,7 +228,9 @@ impl Tables {
     /// Open connections still find their way, new ones do not.
     fn leave(&mut self, way: &Way, writes: &mut Writes) {
         let (mark, _) = self.context.marks.leaving();
-        writes.add(way.entry, SetEntry { mark: Some(mark), ..way.entry.key });
+        if way.mark != mark {
+            writes.add(way.entry, SetEntry { mark: Some(mark), ..way.entry.key });
+        }
         let address = way.address.map(|(ip, _)| address(way.entry.family, ip));
         if let Some(address) = address {
             self.share(address, false, true);

@@ -35,9 +35,9 @@ fn work(state: &Weak<Mutex<State>>) {
         thread::sleep(PAUSE);
         let Some(state) = state.upgrade() else { return };
         let mut state = lock(&state);
-        if !state.settled || state.look().is_err() {
+        if !state.certain || state.look().is_err() {
             // What happens next reads the kernel and finds what is on its way out.
-            state.settled = false;
+            state.certain = false;
             return;
         }
         if state.tables.draining.is_empty() {

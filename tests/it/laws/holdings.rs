@@ -80,7 +80,8 @@ pub fn foreign(node: &Place, mode: Mode) -> String {
         return tables.map(|table| nft(node, &format!("-j -a list table {table}"))).concat();
     }
     let saved = ruleset(node, mode);
-    let is_foreign = |line: &&str| !line.split([' ', ':']).any(is_ours);
+    let ours = |name: &str| if mode == Mode::Ipvs { name.starts_with("KUBE-IPVS-") } else { is_ours(name) };
+    let is_foreign = |line: &&str| !line.split([' ', ':']).any(ours);
     saved.lines().filter(is_foreign).collect::<Vec<_>>().join("\n")
 }
 

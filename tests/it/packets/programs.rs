@@ -39,8 +39,16 @@ impl Mode {
     pub fn needed(self) -> &'static [Feature] {
         const COMMON: &[Feature] = &[Feature::Namespaces, Feature::NfTables, Feature::Iptables];
         const IPVS: &[Feature] =
-            &[Feature::Namespaces, Feature::NfTables, Feature::Iptables, Feature::Ipset, Feature::IpVs, Feature::Dummy];
+            &[Feature::Namespaces, Feature::Iptables, Feature::Ipset, Feature::IpVs, Feature::Dummy];
         if self == Self::Ipvs { IPVS } else { COMMON }
+    }
+
+    /// Whether a client meets one endpoint at all frontends of a Service with affinity, and is forgotten after the time out of
+    /// the Service. IPVS remembers clients for each frontend, and for as long as it remembers one of their connections,
+    /// closed ones too; and by a hash, for ever, where a frontend is reached by mark: at node ports, and where policy Local
+    /// makes the pool depend on the origin.
+    pub fn affinity_is_of_the_service(self) -> bool {
+        self != Self::Ipvs
     }
 
     /// The program that shows what the mode writes; `None` for `nft`.

@@ -43,8 +43,8 @@ pub struct Place {
     pub(crate) next_port: Arc<AtomicU16>,
 }
 
-/// Source ports of UDP probes, away from servers and node ports.
-const UDP_SOURCES: RangeInclusive<u16> = 33_000..=65_535;
+/// Source ports of probes, away from servers and node ports.
+const SOURCE_PORTS: RangeInclusive<u16> = 33_000..=65_535;
 
 impl Place {
     /// What the lab calls it: `a`, `a1`, `outside`.
@@ -139,11 +139,11 @@ impl Place {
         command
     }
 
-    /// A source port that no UDP probe from here has had for as long as possible. Ports that the kernel chooses at
+    /// A source port that no probe from here has had for as long as possible. Ports that the kernel chooses at
     /// random meet the conntrack entry of an earlier probe now and then, and would follow its translation.
-    pub(crate) fn next_udp_source(&self) -> u16 {
-        let count = UDP_SOURCES.end() - UDP_SOURCES.start() + 1;
-        UDP_SOURCES.start() + self.next_port.fetch_add(1, Ordering::Relaxed) % count
+    pub(crate) fn next_source_port(&self) -> u16 {
+        let count = SOURCE_PORTS.end() - SOURCE_PORTS.start() + 1;
+        SOURCE_PORTS.start() + self.next_port.fetch_add(1, Ordering::Relaxed) % count
     }
 
     /// Runs `ip` with these words in the namespace and returns what it prints.

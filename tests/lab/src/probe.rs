@@ -79,7 +79,8 @@ impl Seen {
 pub struct Options {
     /// The source address; without one the kernel chooses.
     pub bind: Option<IpAddr>,
-    /// The source port; 0 means any: for UDP one that has not been used for long, for TCP the kernel's choice.
+    /// The source port; 0 means one that has not been used for long: connections from one port to two virtual addresses of one
+    /// endpoint are one connection to IPVS.
     pub source_port: u16,
     /// Bytes that are sent and must come back, beside the line's end.
     pub payload: usize,
@@ -157,12 +158,11 @@ impl From<io::Result<Answer>> for Outcome {
 
 /// One request and its answer. No answer in time is [`io::ErrorKind::TimedOut`].
 pub(crate) async fn attempt(from: &Place, protocol: Protocol, to: SocketAddr, options: &Options) -> io::Result<Answer> {
+    let source_port = if options.source_port == 0 { from.next_source_port() } else { options.source_port };
+    let options = &Options { source_port, ..options.clone() };
     let attempt = async {
         match protocol {
             Protocol::Tcp | Protocol::Sctp => attempt_stream(protocol, to, options).await,
-            Protocol::Udp if options.source_port == 0 => {
-                attempt_udp(to, &Options { source_port: from.next_udp_source(), ..options.clone() }).await
-            }
             Protocol::Udp => attempt_udp(to, options).await,
         }
     };
