@@ -7,13 +7,14 @@
 //! - *from outside*: from the write to the API server to the kernel's own announcement of the commit, on a socket of the
 //!   bench, HTTP and decoding included.
 //!
-//! The overlay is measured after that: peers from nothing, one peer changed, repair, memory. `cargo bench -- overlay` does
-//! it alone.
+//! The overlay is measured after that: peers from nothing, one peer changed, repair, memory.
 //!
-//! `cargo bench -- 1000 10000` chooses the numbers of services; `--quick` does less.
+//! `cargo bench -- 1000 10000` chooses the numbers of services; `overlay` or `iptables` measures that alone; `--quick` does
+//! less.
 #![expect(clippy::disallowed_methods, reason = "the bench starts the real program")]
 
 mod cluster;
+mod iptables;
 mod measure;
 mod overlay;
 mod subject;
@@ -29,19 +30,27 @@ const SIZES: [usize; 3] = [1_000, 10_000, 30_000];
 /// Changes of each sort for each size.
 const CHANGES: usize = 200;
 const QUICK: usize = 30;
+/// The same for the iptables mode, in which a change may take a second.
+const IPTABLES_SIZES: [usize; 2] = [1_000, 10_000];
+const QUICK_IPTABLES: usize = 5;
 
 fn main() -> anyhow::Result<()> {
     // Cargo passes `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let sizes: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
-    let sizes = if sizes.is_empty() { SIZES.to_vec() } else { sizes };
+    let chosen = !sizes.is_empty();
+    let sizes = if chosen { sizes } else { SIZES.to_vec() };
     println!("fairlead on {}", machine());
+    let wants = |part: &str| arguments.iter().any(|argument| argument == part);
+    if wants("iptables") {
+        let sizes = if chosen { sizes } else { IPTABLES_SIZES.to_vec() };
+        let changes = if quick { QUICK_IPTABLES } else { QUICK };
+        return sizes.into_iter().try_for_each(|size| iptables::bench(size, changes));
+    }
     let changes = if quick { QUICK } else { CHANGES };
-    if !arguments.iter().any(|argument| argument == "overlay") {
-        for size in sizes {
-            bench(size, changes)?;
-        }
+    if !wants("overlay") {
+        sizes.into_iter().try_for_each(|size| bench(size, changes))?;
     }
     overlay::bench(changes)
 }

@@ -8,7 +8,7 @@ use fairlead_kernel::nft::{Batch, Nft, NftError, Ours};
 use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Pool, Report, Service, SyncError};
 
 use crate::diff::{self, Tables, Writes};
-use crate::layout::{LOCAL_SLOTS, TABLE};
+use crate::layout::{LOCAL_SLOTS, NAMES, TABLE};
 use crate::rules::Name;
 use crate::write::{self, nfproto};
 use crate::{moves, structure};
@@ -175,13 +175,24 @@ impl Backend for NftBackend {
     }
 
     fn cleanup(&mut self) -> Result<(), SyncError> {
-        let mut batch = Batch::new();
+        // The kernel empties one chain after the other: a packet under way could find that of the frontends empty and that
+        // of refusals not yet, although another mode, which has taken over, has an endpoint for it.
+        let (mut first, mut batch) = (Batch::new(), Batch::new());
         for family in Family::BOTH {
-            if self.nft().and_then(|nft| nft.table(nfproto(family), TABLE)).map_err(refused)?.is_some() {
-                batch.del_table(nfproto(family), TABLE);
+            let proto = nfproto(family);
+            if self.nft().and_then(|nft| nft.table(proto, TABLE)).map_err(refused)?.is_none() {
+                continue;
             }
+            let sets = self.nft().and_then(|nft| nft.sets(proto, TABLE)).map_err(refused)?;
+            for refusing in [&NAMES.cluster_ips, &NAMES.service_cidrs] {
+                if sets.iter().any(|set| *set.name == **refusing) {
+                    first.flush_set(proto, TABLE, refusing);
+                }
+            }
+            batch.del_table(proto, TABLE);
         }
         self.settled = false;
+        self.send(&first, &mut Report::default()).map_err(refused)?;
         self.send(&batch, &mut Report::default()).map_err(refused)
     }
 }
