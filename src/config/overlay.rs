@@ -51,6 +51,15 @@ pub(super) struct OverlayFlags {
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     pub(super) set_node_network_unavailable: bool,
+    /// Give pods that leave the cluster an address of this node
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) ip_masq: bool,
+    /// Take tunnelled packets from the addresses of known peers alone. Switch it off where peers are behind address translation
+    /// and send from other addresses than their Nodes say
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) overlay_peer_filter: bool,
     /// A VXLAN tunnel end that is no node, like cidr=10.1.1.0/24,endpoint=192.0.2.9,mac=82:36:4c:98:2e:56,vni=2; may be
     /// given several times
     #[arg(long, value_name = "VTEP")]
@@ -98,6 +107,8 @@ pub(super) fn settings(
         prefix: Prefix::new(&flags.kube_annotation_prefix),
         underlay: underlay(flags)?,
         external,
+        masquerade: flags.ip_masq,
+        peer_filter: flags.overlay_peer_filter,
         clear_network_unavailable: flags.set_node_network_unavailable,
     })
 }

@@ -37,6 +37,7 @@ mod outside;
 pub mod peers;
 mod publish;
 mod retry;
+pub mod rules;
 mod settings;
 pub mod underlay;
 mod worker;
