@@ -68,7 +68,7 @@ pub fn start(
         nft: None,
         held: PerFamily::default(),
         generation: 0,
-        settled: false,
+        settled: PerFamily::default(),
         complaint: None,
     };
     let keep = move || runtime.block_on(keeper.keep(installed, doubts));
@@ -103,7 +103,7 @@ struct Keeper {
     /// Of the ruleset, when it was last compared.
     generation: u32,
     /// Whether it has ever been as wanted: what differs after that is a repair.
-    settled: bool,
+    settled: PerFamily<bool>,
     complaint: Option<String>,
 }
 
@@ -171,28 +171,30 @@ impl Keeper {
                 continue;
             }
             let known = self.held[family].take().and_then(|held| table::change(family, &held, &wanted));
-            let step = match known {
-                Some(batch) => Step::Create(batch),
-                None => table::compare(self.nft()?, family, &wanted)?,
-            };
-            let batch = match step {
-                Step::Fine => Batch::new(),
-                Step::Create(batch) => batch,
-                Step::Repair(batch, what) => {
-                    if self.settled {
-                        warn!("overlay, rules: repaired table {} {TABLE}: {what}", label(family));
-                    }
-                    self.metrics.overlay_repaired("rules", u64::from(self.settled));
-                    batch
-                }
+            let batch = match known {
+                Some(batch) => batch,
+                None => match table::compare(self.nft()?, family, &wanted)? {
+                    Step::Fine => Batch::new(),
+                    Step::Create(batch) => self.repaired(family, "it was gone", batch),
+                    Step::Repair(batch, what) => self.repaired(family, &what, batch),
+                },
             };
             self.nft()?.commit(&batch)?;
             self.metrics.overlay_wrote(usize::try_from(batch.objects()).unwrap_or(usize::MAX));
             self.held[family] = Some(wanted);
-            self.settled = true;
+            self.settled[family] = true;
         }
         self.generation = self.nft()?.generation()?;
         Ok(())
+    }
+
+    /// What differs is somebody else's doing once it has been right.
+    fn repaired(&self, family: Family, what: &str, batch: Batch) -> Batch {
+        if self.settled[family] {
+            warn!("overlay, rules: repaired table {} {TABLE}: {what}", label(family));
+            self.metrics.overlay_repaired("rules", 1);
+        }
+        batch
     }
 
     fn nft(&mut self) -> Result<&mut Nft, NftError> {

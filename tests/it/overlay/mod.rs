@@ -2,4 +2,5 @@
 
 mod faults;
 mod reach;
+mod rules;
 mod stage;
