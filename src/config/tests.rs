@@ -136,7 +136,7 @@ fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
             &["--ipvs-scheduler=rr"],
             "--ipvs-scheduler is a flag of kube-proxy that fairlead does not have; leave it out until mode ipvs is built.",
         ),
-        (&["clean"], "clean is not a command of fairlead; use cleanup, render, or flags alone to run it."),
+        (&["clean"], "clean is not a command of fairlead; use cleanup, overlay, render, or flags alone to run it."),
         (&["render"], "--filename is missing; add it."),
         (
             &["--iptables-sync-period=30"],

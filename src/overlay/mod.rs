@@ -32,6 +32,7 @@ mod devices;
 pub mod diff;
 pub mod facts;
 mod handle;
+pub mod list;
 pub mod observe;
 mod outside;
 pub mod peers;
@@ -40,6 +41,7 @@ mod retry;
 pub mod rules;
 mod settings;
 pub mod underlay;
+mod ways;
 mod worker;
 
 pub use handle::{Overlay, StartError};
