@@ -81,6 +81,8 @@ fn surround(settings: &Settings, overlay: Option<&Overlay>, metrics: &Arc<Metric
         }
         return Ok(());
     };
+    overlay::cni::start(settings.overlay.clone(), overlay.installed())
+        .context("starting the thread that writes CNI files")?;
     let mark = 1_u32.checked_shl(settings.traffic.masquerade_bit.into()).unwrap_or_default();
     overlay::rules::start(settings.overlay.clone(), mark, overlay.installed(), Arc::clone(metrics))
         .context("starting the thread that keeps the overlay's rules")

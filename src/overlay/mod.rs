@@ -27,6 +27,7 @@
 //!    routes that flannel has left on them. Nothing else is touched.
 
 pub mod annotation;
+pub mod cni;
 pub mod desired;
 mod devices;
 pub mod diff;

@@ -86,6 +86,8 @@ pub struct Settings {
     pub masquerade: bool,
     /// Whether tunnelled packets are taken from known peers alone.
     pub peer_filter: bool,
+    /// Files by which pods get addresses.
+    pub files: super::cni::Files,
     /// Whether the condition `NetworkUnavailable` of this node is cleared once the overlay is up.
     pub clear_network_unavailable: bool,
 }
@@ -107,6 +109,7 @@ impl Default for Settings {
             external: Vec::new(),
             masquerade: true,
             peer_filter: true,
+            files: super::cni::Files::default(),
             clear_network_unavailable: true,
         }
     }
