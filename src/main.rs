@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use fairlead::config::{self, Command, EXIT_USAGE, LogFormat, LogSettings};
+use fairlead::overlay::list;
 use fairlead::{render, run};
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +28,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Print(text) => print!("{text}"),
         Command::Render(settings) => print!("{}", render::render(&settings)?),
+        Command::OverlayList(settings) => list::list(&settings)?,
         Command::Cleanup(settings) => {
             log(settings.log);
             run::cleanup()?;

@@ -43,6 +43,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         Overlay::start(settings.overlay.clone(), metrics, health, publisher.clone(), patches)
     });
     let overlay = overlay.transpose().context("starting the overlay")?;
+    surround(&settings, overlay.as_ref(), &metrics)?;
     let (checks, wanted_checks) = watch::channel(WantedChecks::default());
     let mut failures = serve(&settings, &health, &metrics, &publisher, wanted_checks)?;
 
@@ -72,6 +73,21 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         signal = stop() => info!("stopping on {}; what the kernel holds stays", signal?),
     }
     Ok(())
+}
+
+/// Starts what belongs around the overlay. Without one, what an earlier one has left goes.
+fn surround(settings: &Settings, overlay: Option<&Overlay>, metrics: &Arc<Metrics>) -> anyhow::Result<()> {
+    let Some(overlay) = overlay else {
+        if let Err(error) = overlay::rules::remove() {
+            warn!("rules that an earlier overlay may have left cannot be removed: {error}");
+        }
+        return Ok(());
+    };
+    overlay::cni::start(settings.overlay.clone(), overlay.installed())
+        .context("starting the thread that writes CNI files")?;
+    let mark = 1_u32.checked_shl(settings.traffic.masquerade_bit.into()).unwrap_or_default();
+    overlay::rules::start(settings.overlay.clone(), mark, overlay.installed(), Arc::clone(metrics))
+        .context("starting the thread that keeps the overlay's rules")
 }
 
 async fn stop() -> std::io::Result<&'static str> {
@@ -181,6 +197,7 @@ fn serve(
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
     modes::cleanup()?;
+    overlay::rules::remove().context("removing the rules around the overlay")?;
     overlay::cleanup().context("removing the overlay")?;
     info!("nothing of fairlead is left in the kernel");
     Ok(())

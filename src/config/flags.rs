@@ -14,6 +14,7 @@ Examples:
   fairlead --kubeconfig=/var/lib/kube-proxy/kubeconfig.conf --cluster-cidr=10.244.0.0/16
   fairlead --manifests=./manifests --hostname-override=node-1 -v=2
   fairlead render -f ./manifests --hostname-override=node-1
+  fairlead overlay list
   fairlead cleanup
 
 Flags have kube-proxy's names and defaults where they mean the same. Durations are written like 30s, 1m30s or 1h.";
@@ -40,6 +41,32 @@ pub(super) enum Subcommands {
     Cleanup(CleanupFlags),
     /// Print what this node would do with the objects in some files, without touching the kernel
     Render(Box<RenderFlags>),
+    /// Look at the overlay of this node
+    #[command(disable_help_subcommand = true, subcommand_required = true)]
+    Overlay {
+        #[command(subcommand)]
+        command: OverlayCommands,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OverlayCommands {
+    /// Print the ways to pods of other nodes, read from the kernel, and what is wrong with each; exits with 1 if anything is
+    List(OverlayListFlags),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OverlayListFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// A file of Node objects to compare with, as `kubectl get nodes -o yaml` writes it, or a directory of such files; may be
+    /// given several times. Without any, names of nodes are not known and nothing is missed
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// What the annotations' keys on Nodes begin with
+    #[arg(long, value_name = "PREFIX", default_value = "flannel.alpha.coreos.com")]
+    pub(super) kube_annotation_prefix: String,
 }
 
 #[derive(Debug, Args)]

@@ -23,7 +23,7 @@ use fairlead_plan::Family;
 
 pub use flags::{LogFormat, RenderOutput};
 pub use ipvs::IpvsSettings;
-pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, Render, Settings};
+pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, Render, Settings};
 pub use usage::{EXIT_USAGE, UsageError};
 
 use crate::sysctls::ConntrackSettings;
@@ -37,6 +37,8 @@ pub enum Command {
     Cleanup(Cleanup),
     /// Show what would be programmed.
     Render(Box<Render>),
+    /// Show the overlay of this node.
+    OverlayList(OverlayList),
     /// Print this text (help, version) to standard output and exit with 0.
     Print(String),
 }
@@ -80,6 +82,13 @@ where
     match line.command {
         None => Ok(Command::Run(Box::new(settings::run(&line.run, host)?))),
         Some(flags::Subcommands::Cleanup(flags)) => Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&flags.log) })),
+        Some(flags::Subcommands::Overlay { command: flags::OverlayCommands::List(flags) }) => {
+            Ok(Command::OverlayList(OverlayList {
+                json: flags.json,
+                files: flags.files,
+                annotation_prefix: flags.kube_annotation_prefix,
+            }))
+        }
         Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host)?))),
     }
 }

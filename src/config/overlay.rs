@@ -13,6 +13,7 @@ use super::UsageError;
 use super::flags::boolean;
 use super::net_conf::{self, NetConf};
 use crate::overlay::annotation::Prefix;
+use crate::overlay::cni::Files;
 use crate::overlay::{ExternalVtep, Settings, UnderlaySettings};
 use crate::resolve::PerFamily;
 
@@ -51,6 +52,23 @@ pub(super) struct OverlayFlags {
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     pub(super) set_node_network_unavailable: bool,
+    /// Give pods that leave the cluster an address of this node
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) ip_masq: bool,
+    /// Take tunnelled packets from the addresses of known peers alone. Switch it off where peers are behind address translation
+    /// and send from other addresses than their Nodes say
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) overlay_peer_filter: bool,
+    /// Write 10-fairlead.conflist into this directory (mostly /etc/cni/net.d): pods get addresses by the stock CNI plugins bridge,
+    /// host-local and portmap. A file of that name that fairlead did not write stays
+    #[arg(long, value_name = "DIR")]
+    pub(super) cni_conf_dir: Option<PathBuf>,
+    /// Write flannel's subnet.env to this file (mostly /run/flannel/subnet.env), for flannel's CNI plugin and others that read
+    /// it. One that fairlead did not write stays
+    #[arg(long, value_name = "FILE")]
+    pub(super) subnet_file: Option<PathBuf>,
     /// A VXLAN tunnel end that is no node, like cidr=10.1.1.0/24,endpoint=192.0.2.9,mac=82:36:4c:98:2e:56,vni=2; may be
     /// given several times
     #[arg(long, value_name = "VTEP")]
@@ -98,6 +116,9 @@ pub(super) fn settings(
         prefix: Prefix::new(&flags.kube_annotation_prefix),
         underlay: underlay(flags)?,
         external,
+        masquerade: flags.ip_masq,
+        peer_filter: flags.overlay_peer_filter,
+        files: Files { conf_dir: flags.cni_conf_dir.clone(), subnet_file: flags.subnet_file.clone() },
         clear_network_unavailable: flags.set_node_network_unavailable,
     })
 }

@@ -149,6 +149,17 @@ pub struct Cleanup {
     pub log: LogSettings,
 }
 
+/// Settings of `fairlead overlay list`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlayList {
+    /// Whether JSON is printed.
+    pub json: bool,
+    /// Files and directories of Node objects to compare with.
+    pub files: Vec<PathBuf>,
+    /// What the annotations' keys begin with.
+    pub annotation_prefix: String,
+}
+
 /// Settings of `fairlead render`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Render {

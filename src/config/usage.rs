@@ -95,6 +95,8 @@ fn unknown(what: &str, suggestion: Option<String>) -> String {
         (None, None) if what.starts_with('-') => {
             format!("{what} is not a flag of fairlead; see `fairlead --help` for those it has.")
         }
-        (None, None) => format!("{what} is not a command of fairlead; use cleanup, render, or flags alone to run it."),
+        (None, None) => {
+            format!("{what} is not a command of fairlead; use cleanup, overlay, render, or flags alone to run it.")
+        }
     }
 }

@@ -28,18 +28,22 @@
 
 pub mod annotation;
 mod cleanup;
+pub mod cni;
 pub mod desired;
 mod devices;
 pub mod diff;
 pub mod facts;
 mod handle;
+pub mod list;
 pub mod observe;
 mod outside;
 pub mod peers;
 mod publish;
 mod retry;
+pub mod rules;
 mod settings;
 pub mod underlay;
+mod ways;
 mod worker;
 
 pub use cleanup::cleanup;

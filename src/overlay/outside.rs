@@ -40,6 +40,8 @@ pub struct Installed {
     pub devices: Vec<String>,
     /// Where the tunnels of all peers end, sorted.
     pub ends: Arc<[IpAddr]>,
+    /// Prefixes of peers that are not inside the cluster's own ([`Settings::networks`]), sorted.
+    pub prefixes: Arc<[IpNet]>,
 }
 
 /// The ways out.
@@ -210,6 +212,7 @@ impl Outside {
             port: settings.port,
             devices: devices.iter().map(|device| device.spec.name.clone()).collect(),
             ends: ends.into(),
+            prefixes: peers.prefixes_outside(settings.networks).into(),
         };
         self.installed.send_if_modified(|was| {
             let changed = *was != now;

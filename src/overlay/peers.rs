@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use fairlead_plan::Family;
+use ipnet::IpNet;
 
 use super::desired::{self, Apart, Key, Local, Object, Value};
 use super::facts::{Facts, Rank};
@@ -90,6 +91,16 @@ impl Peers {
         ends.sort_unstable();
         ends.dedup();
         ends.into_iter()
+    }
+
+    /// The prefixes of peers that are not inside one of these, in order.
+    #[must_use]
+    pub fn prefixes_outside(&self, networks: PerFamily<Option<IpNet>>) -> Vec<IpNet> {
+        let routes = self.wanted.keys().filter_map(|key| if let Key::Route(net) = key { Some(*net) } else { None });
+        let inside = |net: &IpNet| networks[Family::of(net.addr())].is_some_and(|network| network.contains(net));
+        let mut outside: Vec<_> = routes.filter(|net| !inside(net)).collect();
+        outside.sort_unstable();
+        outside
     }
 
     /// What is known about the node of a peer.

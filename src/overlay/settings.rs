@@ -82,6 +82,12 @@ pub struct Settings {
     pub underlay: UnderlaySettings,
     /// Tunnel ends that are no nodes.
     pub external: Vec<ExternalVtep>,
+    /// Whether pods that leave the cluster get an address of this node (`--ip-masq`).
+    pub masquerade: bool,
+    /// Whether tunnelled packets are taken from known peers alone.
+    pub peer_filter: bool,
+    /// Files by which pods get addresses.
+    pub files: super::cni::Files,
     /// Whether the condition `NetworkUnavailable` of this node is cleared once the overlay is up.
     pub clear_network_unavailable: bool,
 }
@@ -101,6 +107,9 @@ impl Default for Settings {
             prefix: super::annotation::Prefix::default(),
             underlay: UnderlaySettings::default(),
             external: Vec::new(),
+            masquerade: true,
+            peer_filter: true,
+            files: super::cni::Files::default(),
             clear_network_unavailable: true,
         }
     }

@@ -1,4 +1,4 @@
-//! The iptables mode beside the rules that kube-proxy would have, loaded as kube-proxy loads them: `cargo bench -- --iptables`.
+//! The iptables mode beside the rules that kube-proxy would have, loaded as kube-proxy loads them: `cargo bench -- iptables`.
 //!
 //! Both on one machine, one after the other, in both variants: a start from nothing, the change of one endpoint, and the time
 //! of `connect` from a pod through the first and the last Service to a pod that answers.

@@ -24,6 +24,7 @@
 
 pub mod address;
 pub mod conntrack;
+pub mod file;
 pub mod ipset;
 pub mod ipvs;
 pub mod link;

@@ -1,12 +1,15 @@
 //! The overlay: the real program on every node of a lab whose nodes know nothing of each other's pods.
 
 mod captures;
+mod cni;
 mod documents;
 mod faults;
 mod flannel;
+mod list;
 mod modes;
 mod nodes;
 mod reach;
+mod rules;
 mod services;
 mod soak;
 mod stage;

@@ -1,0 +1,129 @@
+//! `fairlead overlay list`: the ways to pods of other nodes, read from the kernel, never from anybody's memory.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+use anyhow::{Context, bail};
+use fairlead_kernel::route::{RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
+
+use super::annotation::Prefix;
+use super::diff::{self, PROTOCOL};
+use super::facts::Facts;
+use super::ways::{self, Held, Way};
+use crate::config::OverlayList;
+use crate::object::Object;
+use crate::watch::{NodeScope, read_files};
+
+/// Between two columns.
+const GAP: &str = "  ";
+const HEADS: [&str; 8] = ["PREFIX", "NODE", "UNDERLAY", "MAC", "VNI", "MODE", "DEVICE", "DRIFT"];
+/// Escape sequences of terminals (ECMA-48, SGR).
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[31m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Prints the list to standard output.
+///
+/// # Errors
+/// If the kernel or a file cannot be read; and, after printing, if something is not as it should be, so that scripts can
+/// tell.
+pub fn list(settings: &OverlayList) -> anyhow::Result<()> {
+    let nodes = nodes(settings)?;
+    let held = read(&mut Rtnl::open()?).context("reading the kernel")?;
+    let ways = ways::ways(&held, &nodes);
+    if settings.json {
+        println!("{}", serde_json::to_string_pretty(&ways)?);
+    } else if ways.is_empty() {
+        println!("There is no way to pods of other nodes.");
+    } else {
+        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print!("{}", table(&ways, colours));
+    }
+    match ways.iter().filter(|way| !way.drift.is_empty()).count() {
+        0 => Ok(()),
+        wrong => bail!("{wrong} of {} ways are not as they should be; see the last column", ways.len()),
+    }
+}
+
+/// The Nodes in the given files.
+fn nodes(settings: &OverlayList) -> anyhow::Result<Vec<Facts>> {
+    let prefix = Prefix::new(&settings.annotation_prefix);
+    let objects = read_files(&settings.files, &NodeScope::All).context("reading the files")?;
+    let mut nodes = Vec::new();
+    for object in &objects {
+        let Object::Node(node) = object else { continue };
+        let (facts, notes) = Facts::parse(node, &prefix);
+        for note in notes {
+            eprintln!("fairlead: {}: {}", note.object, note.message);
+        }
+        nodes.push(facts);
+    }
+    Ok(nodes)
+}
+
+/// Reads everything that ways are made of.
+///
+/// # Errors
+/// If the kernel cannot be read.
+pub fn read(kernel: &mut Rtnl) -> Result<Held, RtnlError> {
+    let mut held = Held { links: kernel.links()?, addresses: kernel.addresses()?, ..Held::default() };
+    let devices: Vec<u32> =
+        held.links.iter().filter(|link| diff::device_family(link).is_some()).map(|link| link.index).collect();
+    for ipv6 in [false, true] {
+        let ours = RouteFilter { ipv6, table: TABLE_MAIN, protocol: Some(PROTOCOL), index: None };
+        held.routes.extend(kernel.routes(ours)?);
+        for index in &devices {
+            let through = kernel.routes(RouteFilter { protocol: None, index: Some(*index), ..ours })?;
+            held.routes.extend(through.into_iter().filter(|route| route.protocol != PROTOCOL));
+        }
+    }
+    for index in devices {
+        held.neighbours.extend(kernel.neighbours(index)?);
+        held.forwarding.extend(kernel.forwarding(index)?);
+    }
+    Ok(held)
+}
+
+/// Aligned columns under a line of heads.
+#[must_use]
+pub fn table(ways: &[Way], colours: bool) -> String {
+    let rows: Vec<[String; 8]> = ways.iter().map(row).collect();
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].len()).chain([HEADS[column].len()]).max().unwrap_or_default();
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let mut out = String::new();
+    line(&mut out, &HEADS.map(str::to_owned), widths, colours.then_some(BOLD));
+    for (row, way) in rows.iter().zip(ways) {
+        line(&mut out, row, widths, (colours && !way.drift.is_empty()).then_some(RED));
+    }
+    out
+}
+
+fn line(out: &mut String, row: &[String; 8], widths: [usize; 8], colour: Option<&str>) {
+    let cells: Vec<String> = row.iter().zip(widths).map(|(text, width)| format!("{text:width$}")).collect();
+    let text = cells.join(GAP);
+    let text = text.trim_end();
+    // Writing to a string does not fail.
+    let _ = match colour {
+        Some(colour) => writeln!(out, "{colour}{text}{PLAIN}"),
+        None => writeln!(out, "{text}"),
+    };
+}
+
+fn row(way: &Way) -> [String; 8] {
+    fn or_dash<T: ToString>(value: Option<T>) -> String {
+        value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+    }
+    let mode = Some(way.mode).filter(|mode| !mode.is_empty());
+    let drift = if way.drift.is_empty() { "none".to_owned() } else { way.drift.join("; ") };
+    [
+        or_dash(way.prefix),
+        or_dash(way.node.as_ref()),
+        or_dash(way.underlay),
+        or_dash(way.mac),
+        or_dash(way.vni),
+        or_dash(mode),
+        or_dash(way.device.as_ref()),
+        drift,
+    ]
+}
