@@ -37,8 +37,9 @@
 //! # Arrows
 //!
 //! ```text
-//!  kube, k8s-openapi ─> src ─> backends/nft ─> backends/plan     knows no Kubernetes, no I/O
-//!                                           ─> backends/kernel   knows no plan
+//!  kube, k8s-openapi ─> src ─> backends/{nft,iptables,ipvs} ─> backends/plan      knows no Kubernetes, no I/O
+//!                                                          ─> backends/kernel    knows no plan
+//!                                            backends/ipvs ─> backends/ipvs-rs   knows nothing of fairlead
 //!  tests/* ─> everything; nothing that ships depends on tests
 //! ```
 //!
@@ -53,7 +54,8 @@
 //! 4. A change costs what changed. Plans share structure ([`fairlead_plan::Services`]), the pools of a service keep the
 //!    slots of endpoints that stay, nothing is listed and no process is started on the path of a change.
 //! 5. One owner for each state: the loop's task, the programmer's thread. Locks only where servers read figures.
-//! 6. We own the tables `ip fairlead` and `ip6 fairlead`, and of the overlay what [`overlay`] lists, and touch nothing else.
+//! 6. We own the tables `fairlead`, in the other modes chains and sets called `KUBE-`, and of the overlay what [`overlay`] lists, and
+//!    touch nothing else.
 //! 7. Bad input is one sentence, one count, and disturbs nothing else.
 //!
 //! # Where this differs from the first design, and why
