@@ -19,7 +19,7 @@ const NETNS_DIRECTORY: &str = "/run/netns";
 const DEAD_END: u8 = 254;
 
 /// Written in each namespace before any link is made, so that links inherit the defaults.
-const SYSCTLS: [(&str, &str); 11] = [
+const SYSCTLS: [(&str, &str); 12] = [
     // Addresses must work at once.
     ("net/ipv6/conf/all/accept_dad", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),
@@ -34,6 +34,8 @@ const SYSCTLS: [(&str, &str); 11] = [
     ("net/ipv6/icmp/ratelimit", "0"),
     ("net/ipv4/icmp_msgs_per_sec", "100000"),
     ("net/ipv4/icmp_msgs_burst", "10000"),
+    // A test on a quick machine opens more connections in a minute than there are ports by default.
+    ("net/ipv4/ip_local_port_range", "16384 65535"),
 ];
 
 /// What a node does besides.
