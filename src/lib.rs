@@ -17,7 +17,8 @@
 //!     │                  replaced by a newer one
 //!     ▼
 //!  Backend::sync(was, now)      backends/nft: render both states of each changed service to elements (pure), subtract
-//!     ▼                         (diff, pure), write one netlink transaction
+//!     ▼                         (diff, pure), write one netlink transaction; backends/iptables: render to chains, compare,
+//!     │                         write those that differ
 //!  backends/kernel       the only code that touches the kernel
 //!     │
 //!     ▼ outcome
@@ -25,7 +26,9 @@
 //! ```
 //!
 //! Beside it stands [`guard`]: a thread that hears the kernel's announcements. What is about our tables and was not written
-//! by our own socket makes the loop doubt: the next sync reads the kernel, compares and repairs.
+//! by our own socket makes the loop doubt: the next sync reads the kernel, compares and repairs. What the kernel does not
+//! announce, as changes of legacy tables of iptables, is looked at twice a second. [`modes`] chooses the backend and takes away
+//! what other modes have left once the plan is carried out.
 //!
 //! With `--nodeport-addresses=localhost` another stands beside it: [`loopback`], a proxy for node ports on 127.0.0.1 and ::1,
 //! which the kernel cannot forward from. It follows each plan that the kernel carries out.
@@ -73,6 +76,13 @@
 //!   of the time of a cold start. Whether somebody else wrote meanwhile is seen by the generation of the ruleset.
 //! - *Chains for pool sizes* up to 16 exist from the start; larger ones are counted and come and go with their last user, so that
 //!   the way to a plan does not matter.
+//! - *iptables without its programs.* With 10,000 services `iptables-restore` of the legacy variant spends 0.6 s in a change and
+//!   15 s in a start with kube-proxy's shape, most of it in its own lists, and that of the nf_tables variant does not end within a
+//!   minute. The kernel's own interfaces also give back what was written byte for byte, so that comparing is exact.
+//! - *One chain for a service in iptables*, not one for each endpoint as well: `KUBE-SEP-` chains exist where they do more than
+//!   translate, for endpoints on this node (hairpin) and for affinity. A replaced table costs the kernel 3 us for each rule.
+//! - *Chains that kube-proxy does not have are named as if they were its own*, so that it removes them when a node goes back to
+//!   it: a chain that stays and leads to others would make its first `iptables-restore` fail.
 //! - *kube's watcher is not used*, only its client: it fails a whole page for one bad object, needs full metadata, and waits
 //!   for ever for a streamed list that an older server never ends.
 //!
@@ -90,6 +100,7 @@
 //! | `ipnet` | prefixes |
 //! | `regex` | interfaces by expression, as flannel's `--iface-regex` |
 //! | `thiserror`, `anyhow` | errors of libraries, errors of the program |
+//! | `sha2` | names of chains of iptables, which kube-proxy makes of SHA-256 |
 //! | `libc` | system calls, in `backends/kernel` alone |
 //! | `netlink-packet-core`, `netlink-packet-generic` | the wire types below `ipvs-rs`, shared with the rust-netlink family of crates |
 //! | `nftables` | the types of `nft -j`: what `fairlead render` prints and what tests read |
