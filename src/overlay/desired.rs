@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use fairlead_kernel::route::{Encap, Mac, Vxlan, VxlanSpec};
+use fairlead_kernel::route::{Mac, Vxlan, VxlanSpec};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
@@ -77,8 +77,10 @@ pub enum Value {
     Mac(Mac),
     /// Of a forwarding entry: where the tunnel ends.
     End(IpAddr),
-    /// Of a route: through a device, by this gateway, packed like this.
-    Through(Tunnel, IpAddr, Option<Encap>),
+    /// Of a route: through a device, by the base address of its own prefix as gateway.
+    Through(Tunnel),
+    /// Of a route: as before, packed into a tunnel of this network that ends there.
+    Packed(Tunnel, u32, IpAddr),
     /// Of a route: by this gateway on the interface of this index.
     Direct(u32, IpAddr),
 }
@@ -265,14 +267,12 @@ fn tunnelled(settings: &Settings, outer: Family, pods: IpNet, end: &ExternalVtep
     let gateway = pods.network();
     let neighbour = (Key::Neighbour(tunnel, gateway), Value::Mac(end.mac));
     if lwt {
-        // Over IPv6 a UDP packet without checksum is dropped by default.
-        let encap = Encap { id: end.vni.into(), destination: end.endpoint, checksum: end.endpoint.is_ipv6() };
-        return vec![neighbour, (Key::Route(pods), Value::Through(tunnel, gateway, Some(encap)))];
+        return vec![neighbour, (Key::Route(pods), Value::Packed(tunnel, end.vni, end.endpoint))];
     }
     vec![
         neighbour,
         (Key::Forwarding(tunnel, end.mac), Value::End(end.endpoint)),
-        (Key::Route(pods), Value::Through(tunnel, gateway, None)),
+        (Key::Route(pods), Value::Through(tunnel)),
     ]
 }
 

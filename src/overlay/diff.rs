@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use fairlead_kernel::route::{Forwarding, Link, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN, Write};
+use fairlead_kernel::route::{Encap, Forwarding, Link, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN, Write};
 use fairlead_plan::Family;
+use ipnet::IpNet;
 
 use super::desired::{Device, Key, Tunnel, Value};
 use super::peers::Peers;
@@ -170,14 +171,20 @@ pub fn removal(key: Key, value: Value, indices: &Indices) -> Option<Write> {
 fn route(key: Key, value: Value, indices: &Indices) -> Option<Route> {
     let Key::Route(destination) = key else { return None };
     let hop = match value {
-        Value::Through(tunnel, gateway, encap) => {
-            let index = indices.get(&tunnel).copied()?;
-            NextHop::Unicast { index, gateway: Some(gateway), onlink: true, encap }
+        Value::Through(tunnel) => through(indices.get(&tunnel).copied()?, destination, None),
+        Value::Packed(tunnel, vni, end) => {
+            // Over IPv6 a UDP packet without checksum is dropped by default.
+            let encap = Encap { id: vni.into(), destination: end, checksum: end.is_ipv6() };
+            through(indices.get(&tunnel).copied()?, destination, Some(encap))
         }
         Value::Direct(index, gateway) => NextHop::Unicast { index, gateway: Some(gateway), onlink: false, encap: None },
         Value::Mac(_) | Value::End(_) => return None,
     };
     Some(Route { destination, metric: metric(key), table: TABLE_MAIN, protocol: PROTOCOL, hop })
+}
+
+fn through(index: u32, destination: IpNet, encap: Option<Encap>) -> NextHop {
+    NextHop::Unicast { index, gateway: Some(destination.network()), onlink: true, encap }
 }
 
 fn metric(key: Key) -> u32 {

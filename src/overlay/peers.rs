@@ -152,11 +152,12 @@ impl Peers {
         }
     }
 
-    /// This node has changed, or the settings have: everything is decided again.
-    pub fn redecide(&mut self, settings: &Settings, local: &Local) -> Difference {
+    /// This node has changed: everything is decided again. What the kernel should hold may differ in all; a comparison
+    /// must follow.
+    pub fn redecide(&mut self, settings: &Settings, local: &Local) -> Vec<Note> {
         let external = settings.external.iter().map(|vtep| Arc::from(vtep.cidr.to_string()));
         let all: Vec<_> = self.nodes.keys().cloned().chain(external).collect();
-        self.update(settings, local, all)
+        self.decide(Round::new(settings, local, false), all).notes
     }
 
     fn forget_loss(&mut self, rank: &Rank) {
@@ -166,7 +167,11 @@ impl Peers {
     }
 
     fn update(&mut self, settings: &Settings, local: &Local, names: impl IntoIterator<Item = Arc<str>>) -> Difference {
-        let mut round = Round { settings, local, before: HashMap::new(), decided: BTreeMap::new() };
+        self.decide(Round::new(settings, local, true), names)
+    }
+
+    fn decide(&mut self, mut round: Round<'_>, names: impl IntoIterator<Item = Arc<str>>) -> Difference {
+        let settings = round.settings;
         let mut queue = std::mem::take(&mut self.losers);
         for name in names {
             for family in Family::BOTH {
@@ -263,7 +268,7 @@ impl Peers {
             }
         }
         for (key, value) in objects {
-            round.before.entry(*key).or_insert(None);
+            round.was(*key, None);
             self.wanted.insert(*key, (*value, peer.clone()));
         }
         if self.holdings.insert(peer.clone(), objects.iter().map(|(key, _)| *key).collect()).is_none() {
@@ -277,7 +282,7 @@ impl Peers {
         self.counts[peer.family] -= 1;
         for key in keys {
             if let Some((value, _)) = self.wanted.remove(&key) {
-                round.before.entry(key).or_insert(Some(value));
+                round.was(key, Some(value));
             }
         }
     }
@@ -314,10 +319,24 @@ impl Peers {
 struct Round<'a> {
     settings: &'a Settings,
     local: &'a Local,
-    /// What keys were before, if anything.
+    /// What keys were before, if anything, where somebody asks.
     before: HashMap<Key, Option<Value>>,
+    asked: bool,
     /// What became of each peer that was looked at: the trouble with it, if any.
     decided: BTreeMap<PeerId, Option<(&'static str, String)>>,
+}
+
+impl<'a> Round<'a> {
+    fn new(settings: &'a Settings, local: &'a Local, asked: bool) -> Self {
+        Self { settings, local, before: HashMap::new(), asked, decided: BTreeMap::new() }
+    }
+
+    /// The first word counts.
+    fn was(&mut self, key: Key, value: Option<Value>) {
+        if self.asked {
+            self.before.entry(key).or_insert(value);
+        }
+    }
 }
 
 fn lost(owner: &PeerId, key: Key) -> String {

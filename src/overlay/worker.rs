@@ -302,8 +302,8 @@ impl Worker {
                 info!(interface = name, %addr, mtu = half.mtu(&self.settings, family), pods = %half.pods, "overlay: this node");
             }
             self.local = local;
-            let difference = self.peers.redecide(&self.settings, &self.local);
-            self.outside.notes(difference.notes);
+            let notes = self.peers.redecide(&self.settings, &self.local);
+            self.outside.notes(notes);
         }
         self.devices = desired::devices(&self.settings, &self.local);
         Ok(is_new)

@@ -1,3 +1,4 @@
+use fairlead_kernel::route::{Encap, NextHop, Write};
 use fairlead_plan::Family;
 use serde_json::json;
 
@@ -18,7 +19,7 @@ fn a_peer_is_a_neighbour_an_entry_and_a_route_in_flannels_order() {
     let wanted = vec![
         (Key::Neighbour(V4, base), Value::Mac(mac(2))),
         (Key::Forwarding(V4, mac(2)), Value::End(addr("192.168.0.2"))),
-        (Key::Route(net), Value::Through(V4, base, None)),
+        (Key::Route(net), Value::Through(V4)),
     ];
     assert_eq!(of(&settings(Backend::Vxlan), &node(2)), Ok(wanted));
 }
@@ -44,12 +45,16 @@ fn a_peer_on_the_link_is_routed_to_and_another_is_refused_or_tunnelled() {
 #[test]
 fn an_encapsulating_route_needs_no_forwarding_entry_and_over_ipv6_a_checksum() {
     let settings = settings(Backend::VxlanLwt);
-    for (family, end, checksum) in [(Family::V4, "192.168.0.2", false), (Family::V6, "fd00:168::2", true)] {
+    for (family, end, checksummed) in [(Family::V4, "192.168.0.2", false), (Family::V6, "fd00:168::2", true)] {
         let objects = objects(&settings, &local(), &facts(&node(2)), family).unwrap();
-        let [(Key::Neighbour(V4, _), _), (Key::Route(_), Value::Through(V4, _, Some(encap)))] = objects[..] else {
+        let [(Key::Neighbour(V4, _), _), (key, value @ Value::Packed(V4, 1, _))] = objects[..] else {
             panic!("{objects:?}")
         };
-        assert_eq!((encap.id, encap.destination, encap.checksum), (1, addr(end), checksum));
+        let written = crate::overlay::diff::rendered(key, value, &[(V4, 7)].into());
+        let Some(Write::SetRoute(route)) = written else { panic!("{written:?}") };
+        let encap = Encap { id: 1, destination: addr(end), checksum: checksummed };
+        let gateway = Some(route.destination.network());
+        assert_eq!(route.hop, NextHop::Unicast { index: 7, gateway, onlink: true, encap: Some(encap) });
     }
 }
 

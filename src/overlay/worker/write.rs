@@ -11,6 +11,9 @@ use crate::overlay::peers::PeerId;
 use crate::overlay::{diff, observe};
 use crate::resolve::Note;
 
+/// Changes that are rendered at a time.
+const AT_ONCE: usize = 2048;
+
 impl Worker {
     /// Compares what is on the devices, writes what differs, and says how much that was.
     pub(super) fn settle_objects(&mut self) -> Result<usize, RtnlError> {
@@ -39,6 +42,14 @@ impl Worker {
     }
 
     fn write(&mut self, set: &[Key], remove: Vec<Write>) -> Result<(), RtnlError> {
+        // In portions: the changes of thousands of peers take more room than the peers.
+        for keys in set.chunks(AT_ONCE) {
+            self.write_portion(keys, Vec::new())?;
+        }
+        self.write_portion(&[], remove)
+    }
+
+    fn write_portion(&mut self, set: &[Key], remove: Vec<Write>) -> Result<(), RtnlError> {
         let mut keys = Vec::with_capacity(set.len());
         let mut writes = Vec::with_capacity(set.len() + remove.len());
         for key in set {
