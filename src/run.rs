@@ -178,8 +178,10 @@ fn serve(
 /// # Errors
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
+    // One that fails leaves the other its turn.
+    let overlay = overlay::cleanup().context("removing the overlay");
     modes::cleanup()?;
-    overlay::cleanup().context("removing the overlay")?;
+    overlay?;
     info!("nothing of fairlead is left in the kernel");
     Ok(())
 }
