@@ -96,7 +96,9 @@ fn ipvs_mode() -> Other {
 /// # Errors
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
-    NftBackend::new().cleanup().context("removing the nft tables")?;
-    IptablesBackend::new(None).cleanup().context("removing the chains of iptables")?;
-    IpvsBackend::new(fairlead_ipvs::Settings::default()).cleanup().context("removing virtual services and sets")
+    // What fails leaves the others their turn.
+    let nft = NftBackend::new().cleanup().context("removing the nft tables");
+    let iptables = IptablesBackend::new(None).cleanup().context("removing the chains of iptables");
+    let ipvs = IpvsBackend::new(fairlead_ipvs::Settings::default()).cleanup();
+    nft.and(iptables).and(ipvs.context("removing virtual services and sets"))
 }

@@ -196,9 +196,12 @@ fn serve(
 /// # Errors
 /// What could not be removed.
 pub fn cleanup() -> anyhow::Result<()> {
+    // What fails leaves the others their turn.
+    let rules = overlay::rules::remove().context("removing the rules around the overlay");
+    let overlay = overlay::cleanup().context("removing the overlay");
     modes::cleanup()?;
-    overlay::rules::remove().context("removing the rules around the overlay")?;
-    overlay::cleanup().context("removing the overlay")?;
+    rules?;
+    overlay?;
     info!("nothing of fairlead is left in the kernel");
     Ok(())
 }

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use fairlead_kernel::route::{Link, NextHop, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
 use fairlead_plan::Family;
+use ipnet::IpNet;
 
-use super::desired::Tunnel;
+use super::desired::{Key, Tunnel};
 use super::diff::{Indices, Observed, PROTOCOL};
+use super::peers::Peers;
 use super::underlay::{Machine, OnLink};
 
 /// Reads interfaces, addresses and default routes.
@@ -58,6 +60,20 @@ pub fn observe(kernel: &mut Rtnl, indices: &Indices, learning: bool) -> Result<O
         observed.forwarding.extend(kernel.forwarding(*index)?);
     }
     Ok(observed)
+}
+
+/// The prefixes of peers for which others have made routes. Reads the whole main table.
+///
+/// # Errors
+/// As [`machine`].
+pub fn strangers(kernel: &mut Rtnl, peers: &Peers) -> Result<Vec<IpNet>, RtnlError> {
+    let mut found = Vec::new();
+    for ipv6 in [false, true] {
+        let all = RouteFilter { ipv6, table: TABLE_MAIN, protocol: None, index: None };
+        let others = kernel.routes(all)?.into_iter().filter(|route| route.protocol != PROTOCOL);
+        found.extend(others.map(|route| route.destination).filter(|net| peers.get(&Key::Route(*net)).is_some()));
+    }
+    Ok(found)
 }
 
 /// The index of each of our devices that is there.

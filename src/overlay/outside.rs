@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_kernel::route::Write;
+use fairlead_kernel::route::{Route, Write};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -142,6 +142,12 @@ impl Outside {
         self.metrics.overlay_repaired("extra", extra.len() as u64);
         let [(_, neighbours), (_, forwarding), (_, routes)] = counts;
         warn!(neighbours, forwarding, routes, extra = extra.len(), "overlay: repaired");
+    }
+
+    /// Another's route for the prefix of a peer stood before ours.
+    pub fn uncovered(&self, net: IpNet, met: Option<Route>) {
+        warn!("overlay: another route to {net} was taken before ours and is removed: {met:?}");
+        self.metrics.overlay_repaired("route", 1);
     }
 
     /// So many objects were written.

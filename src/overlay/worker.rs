@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use fairlead_kernel::route::{Change, Mac, Rtnl, RtnlError};
 use fairlead_plan::Family;
+use ipnet::IpNet;
 use tracing::{debug, error, info};
 
 use super::desired::{self, Device, Half, Key, Local, Object};
@@ -68,6 +69,10 @@ pub struct Worker {
     /// Written one by one, without reading.
     set: BTreeSet<Key>,
     remove: Vec<Object>,
+    /// Prefixes of peers for which others have made routes, which may stand before ours.
+    contested: BTreeSet<IpNet>,
+    /// Whether others may have made routes before we listened.
+    suspicious: bool,
     /// When the change arrived that is to be written without a comparison.
     heard: Option<Instant>,
     /// When everything is compared next.
@@ -98,6 +103,8 @@ impl Worker {
             complete: false,
             set: BTreeSet::new(),
             remove: Vec::new(),
+            contested: BTreeSet::new(),
+            suspicious: true,
             heard: None,
             compare_at: now,
             look_at: None,
@@ -173,6 +180,7 @@ impl Worker {
             }
             Message::Missed => {
                 debug!("overlay: announcements of the kernel were lost; comparing");
+                self.suspicious = true;
                 self.doubt();
                 Difference::default()
             }
@@ -276,6 +284,7 @@ impl Worker {
                 break;
             }
         }
+        self.settle_contested()?;
         devices::remove_obsolete(&mut self.kernel, &self.local, &self.devices, &links, &mut self.outside)
     }
 

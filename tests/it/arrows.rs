@@ -88,8 +88,9 @@ fn dependencies(crate_dir: &str, section: &str) -> BTreeSet<String> {
 /// Every folder of the workspace with a manifest.
 fn members() -> BTreeSet<String> {
     let text = read(&root().join("Cargo.toml"));
-    let line = text.lines().find(|line| line.starts_with("members = [")).expect("the members stand in one line");
-    let names = line.split('"').skip(1).step_by(2).map(str::to_owned);
+    let (_, list) = text.split_once("members = [").expect("the workspace has members");
+    let (list, _) = list.split_once(']').expect("the list of members ends");
+    let names = list.split('"').skip(1).step_by(2).map(str::to_owned);
     names.chain([".".to_owned()]).collect()
 }
 

@@ -89,43 +89,6 @@ impl State {
     fn rules(&self, family: Family, node: &Node) -> u64 {
         structure::chains(family, node).iter().map(|chain| (chain.rules.len() + chain.hooks.len()) as u64).sum()
     }
-
-    fn cleanup(&mut self) -> Result<(), Error> {
-        (self.settled, self.certain) = (false, false);
-        let mut doors = Doors::open()?;
-        let node = Node::default();
-        for family in Doors::families() {
-            let (v6, chains) = (family == Family::V6, structure::chains(family, &node));
-            let mut input = String::new();
-            for table in structure::TABLES {
-                input += &rules::removal(table, &chains, &restore::save(v6, table)?).unwrap_or_default();
-            }
-            if !input.is_empty() {
-                restore::restore(v6, &input)?;
-            }
-        }
-        let marks = Marks::new(node.masquerade_mark);
-        let held = Held::read(&mut doors, marks, &[], &self.settings.exclude_cidrs)?;
-        let gone: Vec<Message> = held.servers.keys().map(Message::del_service).collect();
-        if let Some(refusal) = doors.ipvs.apply(&gone)?.first() {
-            return Err(Error::refused(&gone[refusal.index], refusal.errno));
-        }
-        let sets = doors.ipset.sets()?;
-        let mut batch = SetBatch::new();
-        for name in Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family))) {
-            if sets.iter().any(|set| set.name == name) {
-                batch.destroy(name);
-            }
-        }
-        doors.ipset.send(&batch)?;
-        for family in Doors::families() {
-            doors.links.lead_here_no_more(family == Family::V6, &layout::mark_route(marks))?;
-        }
-        if let Some(link) = doors.links.link(LINK)? {
-            doors.links.delete(link.index)?;
-        }
-        Ok(())
-    }
 }
 
 impl Backend for IpvsBackend {

@@ -24,6 +24,7 @@
 
 mod adopt;
 mod backend;
+mod cleanup;
 mod doors;
 mod draining;
 mod error;

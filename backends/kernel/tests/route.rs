@@ -241,7 +241,7 @@ fn changes_of_others_are_heard_and_our_own_are_not() {
             |change: &Change, index| matches!(change, Change::Neighbour { entry, .. } if entry.index == index);
         let is_entry = |change: &Change| matches!(change, Change::Forwarding { entry, deleted: true } if entry.index == v4 && entry.mac == peer);
         let others = [
-            Change::Route { destination, index: v4, protocol: PROTOCOL, table: TABLE_MAIN },
+            Change::Route { destination, index: v4, protocol: PROTOCOL, table: TABLE_MAIN, deleted: true },
             Change::Address(eth0),
             Change::Link { index: v4, name: "flannel.1".into() },
         ];

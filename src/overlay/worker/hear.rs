@@ -11,6 +11,12 @@ use crate::overlay::diff::{self, PROTOCOL};
 impl Worker {
     /// Somebody else has changed something.
     pub(super) fn hear(&mut self, change: &Change) {
+        if let Change::Route { destination, protocol, table: TABLE_MAIN, deleted: false, .. } = change
+            && *protocol != PROTOCOL
+            && self.peers.get(&Key::Route(*destination)).is_some()
+        {
+            self.contested.insert(*destination);
+        }
         if self.concerns(change) {
             self.doubt();
         } else if self.is_around(change) {
@@ -42,7 +48,7 @@ impl Worker {
                     _ => !deleted && (entry.permanent || !self.settings.learning),
                 })
             }
-            Change::Route { destination, index, protocol, table } => {
+            Change::Route { destination, index, protocol, table, .. } => {
                 let ours = *protocol == PROTOCOL || tunnel(*index).is_some();
                 *table == TABLE_MAIN && (ours || self.peers.get(&Key::Route(*destination)).is_some())
             }

@@ -13,6 +13,8 @@ use crate::resolve::Note;
 
 /// Changes that are rendered at a time.
 const AT_ONCE: usize = 2048;
+/// Routes that are removed at once where others stand before ours; more of them take another round.
+const STRANGERS: usize = 4;
 
 impl Worker {
     /// Compares what is on the devices, writes what differs, and says how much that was.
@@ -26,6 +28,29 @@ impl Worker {
         self.outside.drift(&missing, &drift.extra);
         self.write(&missing, drift.extra)?;
         Ok(missing.len() + extra)
+    }
+
+    /// Sees to it that ours is the route that packets meet first, where others have made one for the same prefix: IPv4 has
+    /// an order among equals, IPv6 keeps a blackhole beside a route with a gateway.
+    pub(super) fn settle_contested(&mut self) -> Result<(), RtnlError> {
+        if std::mem::take(&mut self.suspicious) {
+            self.contested.extend(observe::strangers(&mut self.kernel, &self.peers)?);
+        }
+        for net in std::mem::take(&mut self.contested) {
+            let key = Key::Route(net);
+            let wanted = self.peers.get(&key).and_then(|(value, _)| diff::rendered(key, value, &self.indices));
+            let Some(Write::SetRoute(route)) = wanted else { continue };
+            let met = self.kernel.route_towards(net.network())?;
+            // Of a blackhole the kernel says only that there is no way.
+            if met.is_none_or(|met| met.destination == net && met != route) {
+                let mut writes = vec![Write::ClearWay(route); STRANGERS];
+                writes.push(Write::SetRoute(route));
+                let refused = self.kernel.write(&writes)?;
+                self.outside.uncovered(net, met);
+                refused.iter().for_each(|why| self.outside.refused(&format!("{route:?}"), &why.to_string()));
+            }
+        }
+        Ok(())
     }
 
     fn may_try(&self, key: &Key, now: Instant) -> bool {

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::stage::{DEVICES, Stage, can_run, listing, run, say, until_listed};
+use super::stage::{DEVICES, Stage, can_run, listing, output, run, say, until_listed};
 use crate::program::{Program, eventually};
 
 pub const NODES: [&str; 3] = ["a", "b", "c"];
@@ -130,6 +130,36 @@ fn f4_a_device_made_again_by_others_with_other_properties_is_put_right() {
         say("F4", &format!("flannel.1 is {other}"), until_listed(stage.node("a"), &before, Instant::now()));
     }
     stage.until_connected(&NODES);
+}
+
+#[test]
+fn f2_a_route_of_others_that_stands_before_ours_is_removed() {
+    if !can_run() {
+        return;
+    }
+    let (stage, programs, before) = working("vxlan");
+    let node = stage.node("a");
+    let lines = [
+        "ip route prepend 10.244.2.0/24 via 192.168.50.9 dev eth0",
+        "ip route prepend blackhole 10.244.2.0/24",
+        "ip -6 route prepend blackhole fd00:244:0:2::/64",
+        "ip -6 route append blackhole fd00:244:0:2::/64",
+    ];
+    for line in lines {
+        // Together with others, so that more than one stranger is there when the program looks.
+        programs[0].signal("STOP");
+        let _ = output(node, line);
+        let _ = output(node, "ip -6 route append fd00:244:0:2::/64 via fd00:50::9 dev eth0");
+        programs[0].signal("CONT");
+        let since = Instant::now();
+        stage.until_connected(&["a", "b"]);
+        say("F2", line, since.elapsed());
+        until_listed(node, &before, since);
+        for address in ["10.244.2.11", "fd00:244:0:2::b"] {
+            let way = run(node, &format!("ip route get {address}"));
+            assert!(way.contains("dev flannel"), "{line}: {way}");
+        }
+    }
 }
 
 /// Takes the cable out and puts it in again; the machine's network service restores addresses and routes.

@@ -228,7 +228,8 @@ fn cleanup_takes_the_overlay_out_and_leaves_a_device_of_flannels_alone() {
     let stage = Stage::new();
     let programs = stage.start(&["a", "b"], "vxlan");
     programs.into_iter().for_each(|program| _ = program.terminate());
-    assert!(crate::program::run(stage.node("a"), &["cleanup"]).status.success());
+    let cleaned = crate::program::run(stage.node("a"), &["cleanup"]);
+    assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
     assert_eq!(listing(stage.node("a")), Vec::<String>::new());
     let node = stage.node("b");
     run(node, "ip route add 10.244.77.0/24 via 10.244.77.0 dev flannel.1 onlink");

@@ -113,6 +113,7 @@ fn f17_after_thousands_of_random_faults_all_is_as_it_was() {
         done += harmed as u64;
         (bursts, slowest, total) = (bursts + 1, slowest.max(took), total + took);
         if bursts % LOOK == 0 {
+            eprintln!("seed {seed}, {done} faults, the last: {burst:#?}");
             stage.until_connected(&["a", "b"]);
         }
     }

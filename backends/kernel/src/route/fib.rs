@@ -148,9 +148,11 @@ fn encap(content: &[u8]) -> Option<Encap> {
     Some(Encap { id, destination, checksum: flags.unwrap_or(0) & TUNNEL_CSUM != 0 })
 }
 
-/// Asks which route a packet to this address takes.
-pub(super) fn lookup(addr: IpAddr, seq: u32) -> Message {
+/// Asks which route a packet to this address takes: the entry of the table itself, or what it comes to for this packet.
+pub(super) fn lookup(addr: IpAddr, entry: bool, seq: u32) -> Message {
     let mut header = [0; ROUTE_HEADER];
+    let flags = if entry { RTM_F_FIB_MATCH } else { 0 };
+    header[8..].copy_from_slice(&flags.to_ne_bytes());
     header[0] = family_of(addr);
     header[1] = if addr.is_ipv4() { 32 } else { 128 };
     let mut message = Message::new(RTM_GETROUTE, REQUEST | ACK, seq, &header);

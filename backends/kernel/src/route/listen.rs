@@ -51,6 +51,8 @@ pub enum Change {
         protocol: u8,
         /// The routing table.
         table: u32,
+        /// Whether it is gone.
+        deleted: bool,
     },
 }
 
@@ -116,7 +118,8 @@ fn change(message: &Received<'_>) -> Option<Change> {
         RTM_NEWROUTE | RTM_DELROUTE => {
             let Route { destination, table, protocol, hop, .. } = Route::read(message)?;
             let index = if let NextHop::Unicast { index, .. } = hop { index } else { 0 };
-            Some(Change::Route { destination, index, protocol, table })
+            let deleted = message.header.kind == RTM_DELROUTE;
+            Some(Change::Route { destination, index, protocol, table, deleted })
         }
         _ => None,
     }

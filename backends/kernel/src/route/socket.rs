@@ -260,16 +260,27 @@ impl Rtnl {
     /// # Errors
     /// If the kernel cannot be asked.
     pub fn interface_towards(&mut self, addr: IpAddr) -> Result<Option<u32>, RtnlError> {
+        Ok(match self.look_up(addr, false)? {
+            Some(Route { hop: super::NextHop::Unicast { index, .. }, .. }) => Some(index),
+            _ => None,
+        })
+    }
+
+    /// The entry of the routing tables that a packet to this address meets first, if any.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn route_towards(&mut self, addr: IpAddr) -> Result<Option<Route>, RtnlError> {
+        self.look_up(addr, true)
+    }
+
+    fn look_up(&mut self, addr: IpAddr, entry: bool) -> Result<Option<Route>, RtnlError> {
         const WHAT: &str = "look up a route";
         self.seq = self.seq.wrapping_add(1);
-        let request = fib::lookup(addr, self.seq).finish()?;
+        let request = fib::lookup(addr, entry, self.seq).finish()?;
         self.socket.send(&request).map_err(failed(WHAT))?;
         let mut found = None;
-        let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
-            if let Some(Route { hop: super::NextHop::Unicast { index, .. }, .. }) = Route::read(message) {
-                found = Some(index);
-            }
-        });
+        let result = self.socket.answer(self.seq, &mut self.buffer, |message| found = Route::read(message));
         match result {
             Ok(_) => Ok(found),
             Err(Broken::Refused(_)) => Ok(None),

@@ -81,6 +81,8 @@ pub(super) const RTA_ENCAP: u16 = 22;
 pub(super) const RTA_NH_ID: u16 = 30;
 pub(super) const RTN_UNICAST: u8 = 1;
 pub(super) const RTN_BLACKHOLE: u8 = 6;
+/// Answer with the entry of the table that matches, not with what it comes to.
+pub(super) const RTM_F_FIB_MATCH: u32 = 0x2000;
 pub(super) const RTNH_F_DEAD: u32 = 1;
 pub(super) const RTNH_F_ONLINK: u32 = 4;
 pub(super) const RTNH_F_LINKDOWN: u32 = 16;
