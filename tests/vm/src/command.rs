@@ -16,11 +16,11 @@ Arguments after -- go to the test program (--exact, --skip WORD, --nocapture, --
   --kernel VERSION   which of Debian's kernels, as 6.1 (default: 6.12 if Debian has it, else its newest)
   --workspace        the integration tests of all crates, not only those of the program
   --machines N       so many at once, each with one processor (default: the processors of this one, at most 4)
-  --patience SECONDS a machine that says nothing for so long hangs (default: 300)";
+  --patience SECONDS a test that says nothing hangs if its machine has worked for so long (default: 300)";
 
 /// So many machines help; more only cost memory.
 const MOST_MACHINES: usize = 4;
-/// Some tests take minutes in an emulated processor, and say nothing meanwhile.
+/// Some tests take minutes of an emulated processor, and say nothing meanwhile.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What to do.
@@ -44,7 +44,7 @@ pub(crate) struct Options {
     pub(crate) scope: Scope,
     /// So many at once.
     pub(crate) machines: usize,
-    /// How long a test may say nothing.
+    /// Processor time for which a test may say nothing.
     pub(crate) patience: Duration,
 }
 

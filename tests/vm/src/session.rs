@@ -43,6 +43,11 @@ const BOOT: Duration = Duration::from_secs(120);
 /// With the processor's help it takes a second or two, or it never does.
 const BOOT_KVM: Duration = Duration::from_secs(20);
 
+/// How often a machine that says nothing is looked at.
+const GLANCE: Duration = Duration::from_secs(5);
+/// By the clock a machine may take longer than by its processor time: others use the processor too, or it sleeps.
+const MOST_SHARED: u32 = 10;
+
 /// What came of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -155,9 +160,13 @@ impl Session {
     /// Listens until the machine asks for the next test.
     fn observe(&mut self, patience: Duration, output: &mut Vec<String>) -> Verdict {
         let (mut result, mut skipped, mut status, mut err_ended) = (None, None, None, false);
-        let mut asked = false;
+        let (mut asked, mut used, mut heard) = (false, self.used, Instant::now());
         while !(asked && err_ended) {
-            match self.hear(patience) {
+            let said = self.hear(GLANCE);
+            if !matches!(said, Said::Nothing) {
+                (used, heard) = (self.machine.processor_time(), Instant::now());
+            }
+            match said {
                 Said::Out(line) => {
                     result = result.or_else(|| result_of(&line));
                     output.push(line);
@@ -175,8 +184,12 @@ impl Session {
                     return Verdict::Broken("the machine went off".to_owned());
                 }
                 Said::Nothing => {
-                    self.lost = true;
-                    return Verdict::Broken(format!("it said nothing for {} s", patience.as_secs()));
+                    let worked = self.machine.processor_time().saturating_sub(used);
+                    if worked > patience || heard.elapsed() > patience * MOST_SHARED {
+                        self.lost = true;
+                        let seconds = worked.as_secs();
+                        return Verdict::Broken(format!("it said nothing while its machine worked for {seconds} s"));
+                    }
                 }
             }
         }
