@@ -1,6 +1,8 @@
 //! What is checked, in order: first what is quick.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::run::{Outcome, run};
 use crate::sources;
@@ -12,6 +14,10 @@ const SHIPPED: [&str; 4] = ["fairlead-plan", "fairlead-kernel", "fairlead-nft", 
 const REQUIRED: &str = "namespaces,nf_tables,conntrack";
 /// What tests/lab reads them from.
 const REQUIRE: &str = "FAIRLEAD_REQUIRE";
+
+/// What runs in the virtual machine besides the tests that this machine cannot run: real packets, and the laws of the
+/// backends. All the others run there with `cargo vm`.
+const IN_MACHINE: [&str; 5] = ["packets::ipv4", "packets::ipv6", "laws", "sctp", "settings_of_conntrack"];
 
 /// Documentation is read with its private items, so links to those are no mistake.
 const FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
@@ -61,10 +67,17 @@ pub(crate) fn all(root: &Path) -> Vec<Check> {
         let arguments = ["doc", "--workspace", "--no-deps", "--document-private-items", "--keep-going", "--locked"];
         run(&here, "cargo", &arguments, &[("RUSTDOCFLAGS", FLAGS)])
     }));
+    let skipped = Rc::new(RefCell::new(Vec::new()));
     checks.push(Check::new("tests", {
-        let root = root.to_path_buf();
-        move || tests(&root)
+        let (root, skipped) = (root.to_path_buf(), skipped.clone());
+        move || {
+            let outcome = tests(&root);
+            *skipped.borrow_mut() = outcome.tally.names_of_skipped();
+            outcome
+        }
     }));
+    let root = root.to_path_buf();
+    checks.push(Check::new("tests in a virtual machine (cargo vm)", move || in_machine(&root, &skipped.borrow())));
     checks
 }
 
@@ -78,4 +91,18 @@ fn tests(root: &Path) -> Outcome {
     }
     let passed = outcome.tally.passed;
     outcome.remark(&format!("{passed} tests passed"))
+}
+
+/// Runs the tests that this machine has skipped, and some others, on another kernel.
+fn in_machine(root: &Path, skipped: &[String]) -> Outcome {
+    let mut arguments = vec!["vm", "--workspace"];
+    arguments.extend(IN_MACHINE);
+    arguments.extend(skipped.iter().map(String::as_str));
+    let mut outcome = run(root, "cargo", &arguments, &[]);
+    outcome.tally = Tally::of_machine(&outcome.output);
+    if outcome.tally.passed == 0 {
+        outcome.good = false;
+    }
+    let (passed, ours) = (outcome.tally.passed, skipped.len());
+    outcome.remark(&format!("{passed} tests passed, {ours} of the chosen ones cannot run on this machine's kernel"))
 }
