@@ -7,6 +7,7 @@ mod faults;
 mod laws;
 mod listing;
 mod model;
+mod modules;
 mod oracle;
 mod overlay;
 mod packets;

@@ -34,6 +34,9 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
+/// `AF_INET` of `linux/socket.h`.
+const AF_INET: u8 = 2;
+
 /// Deletions that travel in one datagram. Their acknowledgements fit the receive queue many times over.
 const DELETE_AT_ONCE: usize = 256;
 
@@ -51,6 +54,12 @@ pub enum ConntrackError {
     /// A request did not fit.
     #[error("conntrack: {0}")]
     TooLong(#[from] TooLong),
+}
+
+/// Makes the kernel load `nf_conntrack`, as it does for whoever asks for flows. True if it has answered.
+pub(crate) fn load() -> bool {
+    let asked = Conntrack::open().and_then(|mut conntrack| conntrack.udp_flows(AF_INET, &mut |_| ()));
+    asked.is_ok()
 }
 
 /// One direction of a tracked connection.

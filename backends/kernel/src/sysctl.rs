@@ -1,10 +1,12 @@
 //! Kernel settings: `/proc/sys`, one module parameter, and the number of processors.
 //!
 //! Paths are like `net/ipv4/ip_forward`, below `/proc/sys`. Those below `net` are of the calling thread's network
-//! namespace.
+//! namespace. Where a setting of conntrack is missing, the kernel is made to load the module.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+use crate::conntrack;
 
 const ROOT: &str = "/proc/sys";
 const CONNTRACK_BUCKETS: &str = "/sys/module/nf_conntrack/parameters/hashsize";
@@ -137,10 +139,21 @@ fn number(file: &Path) -> Result<u64, SysctlError> {
 }
 
 fn read_file(file: &Path) -> Result<String, SysctlError> {
-    match fs::read_to_string(file) {
+    let mut content = fs::read_to_string(file);
+    let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    // On a node that has just been started nobody has needed conntrack yet, and our own rules come later.
+    if content.as_ref().is_err_and(absent) && is_of_conntrack(file) && conntrack::load() {
+        content = fs::read_to_string(file);
+    }
+    match content {
         Ok(content) => Ok(content.trim().to_owned()),
         Err(source) => Err(SysctlError::Read { file: file.to_owned(), source }),
     }
+}
+
+fn is_of_conntrack(file: &Path) -> bool {
+    let is_setting = || file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"nf_conntrack_"));
+    file == Path::new(CONNTRACK_BUCKETS) || (file.starts_with("/proc/sys/net/netfilter") && is_setting())
 }
 
 /// Writes without creating: a setting that the kernel lacks is an error, never a new file.
