@@ -21,6 +21,10 @@ const QEMU: &str = "qemu-system-x86_64";
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nokaslr \
                             sysctl.kernel.softlockup_panic=1 sysctl.kernel.hung_task_panic=1";
 
+/// The same, where the clock counts instructions: what the kernel would find out by waiting for clocks, and tests of its
+/// own ciphers.
+const EMULATED: &str = "lpj=2000000 tsc=reliable no_timer_check cryptomgr.notests";
+
 /// Megabytes of memory: the initramfs twice while it is unpacked, and what some labs of namespaces need.
 const MEMORY: &str = "1536";
 
@@ -37,6 +41,13 @@ impl Accelerator {
     /// Whether this machine offers the processor's help. That it works is known only after a kernel has booted with it.
     pub(crate) fn kvm_is_offered() -> bool {
         OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+    }
+
+    fn command_line(self) -> String {
+        match self {
+            Self::Kvm => COMMAND_LINE.to_owned(),
+            Self::Tcg => format!("{COMMAND_LINE} {EMULATED}"),
+        }
     }
 
     /// One processor in any case: with two of them software emulation now and then executes the breakpoint of code that
@@ -90,7 +101,7 @@ impl Machine {
         let mut command = Command::new(QEMU);
         command.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.args(accelerator.arguments()).args(["-m", MEMORY, "-serial", "stdio", "-device", "virtio-serial-pci"]);
-        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", COMMAND_LINE]);
+        command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", &accelerator.command_line()]);
         let out = port(&mut command, &folder, "out")?;
         let err = port(&mut command, &folder, "err")?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
