@@ -42,7 +42,7 @@ const LAST_LINES: usize = 40;
 /// it takes a second or two.
 const BOOT: Duration = Duration::from_secs(120);
 /// One that does not work at all does not boot either.
-const BOOT_IDLE: Duration = Duration::from_secs(20);
+const BOOT_IDLE: Duration = Duration::from_secs(60);
 
 /// How often a machine that says nothing is looked at.
 const GLANCE: Duration = Duration::from_secs(5);
