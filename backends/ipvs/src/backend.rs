@@ -3,20 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use fairlead_kernel::ipset::SetBatch;
-use fairlead_kernel::restore;
 use fairlead_plan::{Backend, Family, FamilyCounts, Node, Plan, Report, SyncError};
-use ipvs_rs::Message;
 
 use crate::doors::Doors;
 use crate::error::Error;
-use crate::held::Held;
-use crate::layout::{self, LINK, Set};
-use crate::mark::Marks;
 use crate::sentinel::Sentinel;
 use crate::tables::Tables;
 use crate::watch::Watcher;
-use crate::{Settings, rules, structure};
+use crate::{Settings, structure};
 
 /// The ipvs backend.
 #[derive(Debug)]

@@ -98,7 +98,9 @@ impl Machine {
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let (sender, events) = channel();
-        let mut command = Command::new(QEMU);
+        // A runner that is killed takes its machines along: setpriv ties them to the thread that starts them.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", QEMU]);
         command.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.args(accelerator.arguments()).args(["-m", MEMORY, "-serial", "stdio", "-device", "virtio-serial-pci"]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", &accelerator.command_line()]);

@@ -16,6 +16,8 @@ modprobe -a veth bridge vxlan nft_chain_nat nft_nat nft_masq nft_numgen nft_ct n
     nft_reject_ipv4 nft_reject_ipv6 nf_conntrack_netlink
 busybox hostname fairlead-vm
 busybox ip link set lo up
+# Built into some kernels.
+modprobe -a -q virtio_pci virtio_console
 tries=0
 until [ -c /dev/vport0p1 ] && [ -c /dev/vport0p2 ] || [ $tries = 100 ]; do
     busybox sleep 0.1

@@ -8,8 +8,18 @@ use anyhow::{Context, Result, ensure};
 
 use crate::run::{finish, output};
 
-/// Folders of modules that may matter to the network. The rest is for hardware that the machine does not have.
-const MODULES: [&str; 5] = ["net", "lib", "crypto", "arch", "drivers/net"];
+/// Modules that may matter to the network, and those for the way out of the machine, which some kernels have built in. The
+/// rest is for hardware that it does not have.
+const MODULES: [&str; 8] = [
+    "net",
+    "lib",
+    "crypto",
+    "arch",
+    "drivers/net",
+    "drivers/virtio",
+    "drivers/char/virtio_console.ko",
+    "drivers/char/virtio_console.ko.xz",
+];
 /// Below those, hardware again.
 const HARDWARE: [&str; 6] = [
     "drivers/net/ethernet",
@@ -21,7 +31,7 @@ const HARDWARE: [&str; 6] = [
 ];
 
 /// Its name in the folder, when everything else is in place.
-const IMAGE: &str = "vmlinuz";
+const IMAGE: &str = "vmlinux";
 
 /// A kernel, ready to be booted.
 #[derive(Debug)]
@@ -70,9 +80,44 @@ fn fetch(folder: &Path, version: Option<&str>) -> Result<()> {
     let root = folder.join("root");
     keep_modules(&modules.join(&release), &root.join("lib/modules").join(&release))?;
     output(Command::new("depmod").arg("-b").args([&root, Path::new(&release)]))?;
-    // Last, because its presence says that all is complete.
-    fs::rename(unpacked.join(format!("boot/vmlinuz-{release}")), folder.join(IMAGE))?;
+    // In two steps, because its presence says that all is complete.
+    let image = unpacked.join(IMAGE);
+    decompress(&unpacked.join(format!("boot/vmlinuz-{release}")), &image)?;
+    fs::rename(image, folder.join(IMAGE))?;
     fs::remove_dir_all(unpacked)?;
+    Ok(())
+}
+
+/// Takes the kernel itself out of its image, so that the slower machine need not do it at each start; QEMU boots both
+/// (Documentation/arch/x86/boot.rst has the offsets). An image that cannot be taken apart stays as it is.
+fn decompress(image: &Path, to: &Path) -> Result<()> {
+    const SETUP_SECTORS: usize = 0x1f1;
+    const PAYLOAD_OFFSET: usize = 0x248;
+    const PAYLOAD_LENGTH: usize = 0x24c;
+    const SECTOR: usize = 512;
+    /// How a compressed kernel begins, and what decompresses it.
+    const PROGRAMS: [(&[u8], &str); 2] =
+        [(b"\x28\xb5\x2f\xfd", "zstd -dcq"), (b"\xfd7zXZ\0", "xz -dc --single-stream")];
+    let bytes = fs::read(image).with_context(|| format!("cannot read {}", image.display()))?;
+    let number = |at: usize| {
+        let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok()).unwrap_or_default();
+        u32::from_le_bytes(field) as usize
+    };
+    let start =
+        (usize::from(bytes.get(SETUP_SECTORS).copied().unwrap_or_default()) + 1) * SECTOR + number(PAYLOAD_OFFSET);
+    let payload = bytes.get(start..start + number(PAYLOAD_LENGTH)).unwrap_or_default();
+    if let Some((_, program)) = PROGRAMS.iter().find(|(magic, _)| payload.starts_with(magic)) {
+        let compressed = to.with_extension("compressed");
+        fs::write(&compressed, payload)?;
+        // Both programs complain about the length that the kernel's build puts behind the compressed data.
+        let _ =
+            finish(Command::new("sh").args(["-c", &format!("{program} < \"$0\" > \"$1\"")]).args([&compressed, to]));
+    }
+    const ELF: &[u8] = b"\x7fELF";
+    let begins_right = fs::read(to).is_ok_and(|kernel| kernel.starts_with(ELF) && kernel.len() > bytes.len());
+    if !begins_right {
+        fs::copy(image, to)?;
+    }
     Ok(())
 }
 

@@ -9,8 +9,14 @@ use anyhow::{Context, Result};
 use crate::run::output;
 
 /// Programs that are used here, and the Debian packages that hold them.
-const HERE: [(&str, &str); 4] =
-    [("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod"), ("xz", "xz-utils"), ("strip", "binutils")];
+const HERE: [(&str, &str); 6] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("depmod", "kmod"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+    ("strip", "binutils"),
+    ("setpriv", "util-linux"),
+];
 
 /// Programs that tests run, which go into the virtual machine.
 pub(crate) const INSIDE: [(&str, &str); 13] = [

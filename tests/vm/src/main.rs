@@ -39,6 +39,9 @@ use fleet::{Fleet, Tally};
 use kernel::Kernel;
 use session::Session;
 
+/// How the name begins of the folder of one command; its process id follows.
+const OWN: &str = "run-";
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let result = match Command::parse(&words) {
@@ -76,22 +79,37 @@ fn run(options: &Options) -> Result<bool> {
         tests.extend(binary.tests(&[options.words.as_slice(), &options.more].concat())?);
     }
     ensure!(!tests.is_empty(), "no test has one of these words in its name: {}", options.words.join(" "));
+    remove_leftovers(&folder)?;
     // Two of these commands may run side by side.
-    let own = folder.join(format!("run-{}", std::process::id()));
+    let own = folder.join(format!("{OWN}{}", std::process::id()));
     fs::create_dir_all(&own)?;
     let initramfs = own.join("initramfs");
     let result = image::pack(&initramfs, &root, &kernel, &built).and_then(|()| {
         let accelerator = accelerator(&folder, &kernel, &initramfs)?;
-        let fleet = Fleet { options, kernel: &kernel, initramfs: &initramfs, logs: &folder, accelerator };
+        let fleet = Fleet { options, kernel: &kernel, initramfs: &initramfs, logs: &own, accelerator };
         println!("{} tests on Linux {}", tests.len(), kernel.release);
         let began = Instant::now();
         let tally = fleet.run(tests)?;
         Ok((tally, began.elapsed().as_secs_f64()))
     });
-    fs::remove_dir_all(&own)?;
+    // The consoles stay until the next of these commands.
+    fs::remove_file(&initramfs)?;
     let (tally, seconds) = result?;
-    println!("{seconds:.0} s in virtual machines; what their kernels said is in {}", folder.display());
+    println!("{seconds:.0} s in virtual machines; what their kernels said is in {}", own.display());
     Ok(conclude(&tally))
+}
+
+/// Deletes what commands left behind that were killed.
+fn remove_leftovers(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(OWN).and_then(|process| process.parse::<u32>().ok());
+        if owner.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the processor can help is known only after a kernel has booted with its help.

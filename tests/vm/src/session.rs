@@ -38,10 +38,11 @@ const UNFIT: &str = "KVM internal error";
 /// So many of the console's last lines are shown if something is wrong.
 const LAST_LINES: usize = 40;
 
-/// A machine that has not come as far as the tests after so long does not boot.
+/// A machine that has not come as far as the tests after so much processor time does not boot. With the processor's help
+/// it takes a second or two.
 const BOOT: Duration = Duration::from_secs(120);
-/// With the processor's help it takes a second or two, or it never does.
-const BOOT_KVM: Duration = Duration::from_secs(20);
+/// One that does not work at all does not boot either.
+const BOOT_IDLE: Duration = Duration::from_secs(60);
 
 /// How often a machine that says nothing is looked at.
 const GLANCE: Duration = Duration::from_secs(5);
@@ -106,16 +107,17 @@ impl Session {
     /// Boots a machine; `None` if it does not come as far as to ask for a test.
     pub(crate) fn boot(kernel: &Kernel, initramfs: &Path, log: &Path, how: Accelerator) -> Result<Option<Self>> {
         let began = Instant::now();
-        let limit = if how == Accelerator::Kvm { BOOT_KVM } else { BOOT };
         let machine = Machine::boot(&kernel.image, initramfs, how)?;
         let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let (console, complaints) = (VecDeque::new(), Vec::new());
         let mut session =
             Self { machine, log, console, complaints, boot: Duration::ZERO, used: Duration::ZERO, lost: false };
         loop {
-            match session.hear(limit.saturating_sub(began.elapsed())) {
+            let used = session.processor_time();
+            match session.hear(BOOT_IDLE) {
                 Said::Next => break,
-                Said::Off | Said::Nothing => return Ok(None),
+                Said::Off => return Ok(None),
+                Said::Nothing if session.processor_time() == used || used > BOOT => return Ok(None),
                 _ if session.console.iter().any(|line| line.contains(UNFIT)) => return Ok(None),
                 _ => {}
             }
