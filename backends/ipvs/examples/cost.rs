@@ -15,6 +15,8 @@ use fairlead_plan::{Backend, Endpoint, Family, Plan, Protocol, Service};
 
 const ENDPOINTS: u16 = 10;
 const CHANGES: u16 = 200;
+/// The sample has addresses for so many endpoints, and a few more.
+const ADDRESSES: u32 = 46_000;
 
 fn main() {
     let sizes: Vec<u16> = std::env::args().skip(1).map(|size| size.parse().expect("a number of services")).collect();
@@ -73,9 +75,9 @@ fn micros(time: Duration) -> u128 {
 /// With one endpoint that the version decides.
 fn service(number: u16, version: u16) -> Service {
     let family = if number.is_multiple_of(2) { Family::V4 } else { Family::V6 };
-    let mut pool: Vec<Endpoint> = (0..ENDPOINTS - 1)
-        .map(|one| sample::endpoint(family, number.wrapping_mul(7).wrapping_add(one), false))
-        .collect();
-    pool.push(sample::endpoint(family, 60_000 + version, false));
+    let of = |one: u16| u16::try_from((u32::from(number) * 7 + u32::from(one)) % ADDRESSES).expect("below the limit");
+    let mut pool: Vec<Endpoint> =
+        (0..ENDPOINTS - 1).map(|one| sample::endpoint(family, of(one), false)).collect();
+    pool.push(sample::endpoint(family, 47_000 + version, false));
     sample::service(family, &format!("web-{number}"), number, Protocol::Tcp, pool)
 }

@@ -4,23 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fairlead_plan::Family;
+use fairlead_plan::{Family, Protocol};
 use ipvs_rs::{Destination, ServiceId};
 
-use crate::render::{Entry, Way};
+use crate::render::{Entry, Server, Way};
 
 /// Connections that have not ended after so long are cut off.
 pub const LIMIT: Duration = Duration::from_secs(3_600);
 
+/// So long answers to datagrams may take. Then flows go elsewhere: nobody says when they end.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// See above.
 #[derive(Debug, Default)]
 pub struct Draining {
-    /// Endpoints of weight 0, and since when.
-    endpoints: BTreeMap<ServiceId, BTreeMap<SocketAddr, Instant>>,
+    /// Endpoints of weight 0.
+    endpoints: BTreeMap<ServiceId, BTreeMap<SocketAddr, Leaving>>,
     /// Virtual services that go with their last endpoint.
     servers: BTreeSet<ServiceId>,
     /// Frontends that go with their last server, and the entry of their address.
     ways: BTreeMap<Entry, (Vec<ServiceId>, Option<Entry>)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Leaving {
+    since: Instant,
+    datagrams: bool,
 }
 
 impl Draining {
@@ -30,8 +39,9 @@ impl Draining {
     }
 
     /// An endpoint begins to leave.
-    pub fn put(&mut self, id: ServiceId, endpoint: SocketAddr, at: Instant) {
-        self.endpoints.entry(id).or_default().entry(endpoint).or_insert(at);
+    pub fn put(&mut self, server: &Server, endpoint: SocketAddr, at: Instant) {
+        let leaving = Leaving { since: at, datagrams: server.protocol == Protocol::Udp };
+        self.endpoints.entry(server.id).or_default().entry(endpoint).or_insert(leaving);
     }
 
     /// An endpoint has left, or stays after all. False if it was not leaving.
@@ -113,7 +123,10 @@ impl Draining {
             let found = held.iter().find(|destination| destination.address == *address);
             found.is_some_and(|found| found.connections.active + found.connections.inactive > 0)
         };
-        let ended = |(address, since): &(&SocketAddr, &Instant)| !busy(address) || now.duration_since(**since) >= LIMIT;
+        let ended = |(address, leaving): &(&SocketAddr, &Leaving)| {
+            let waited = now.duration_since(leaving.since);
+            if leaving.datagrams { waited >= GRACE } else { !busy(address) || waited >= LIMIT }
+        };
         endpoints.iter().filter(ended).map(|(address, _)| *address).collect()
     }
 }

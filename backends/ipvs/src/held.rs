@@ -78,12 +78,7 @@ impl Held {
             if let ServiceId::Fwmark { family, mark } = id {
                 by_number.entry((*family, marks.number(*mark))).or_default().push(*id);
             }
-            let server = Server {
-                id: *id,
-                protocol: self.protocol_of(id, marks),
-                style: Style { scheduler: service.scheduler.clone(), flags: service.flags, timeout: service.timeout },
-                endpoints: destinations.iter().filter(|one| one.weight > 0).map(|one| one.address).collect(),
-            };
+            let server = server(*id, service, destinations, marks);
             wanted.servers.insert(*id, server);
         }
         for (entry, mark) in &self.entries {
@@ -116,14 +111,6 @@ impl Held {
         Way { entry, mark, servers, address: entry.key.ip.map(|ip| (ip, false)) }
     }
 
-    /// What packets of a virtual service are: of one by mark its frontend's entry tells.
-    fn protocol_of(&self, id: &ServiceId, marks: Marks) -> Protocol {
-        match id {
-            ServiceId::Address { protocol, .. } => self::protocol(protocol.number()).unwrap_or(Protocol::Tcp),
-            ServiceId::Fwmark { mark, .. } => marks.node_port_protocol(*mark).unwrap_or(Protocol::Tcp),
-        }
-    }
-
     /// Takes over the numbers that addresses have, and what was on its way out.
     pub fn note_in(&self, tables: &mut Tables, at: Instant) {
         for (entry, mark) in &self.entries {
@@ -132,11 +119,26 @@ impl Held {
                 tables.numbers.note(protocol, place, number);
             }
         }
-        for (id, (_, destinations)) in &self.servers {
+        for (id, (service, destinations)) in &self.servers {
+            let server = server(*id, service, destinations, tables.context.marks);
             for one in destinations.iter().filter(|one| one.weight == 0) {
-                tables.draining.put(*id, one.address, at);
+                tables.draining.put(&server, one.address, at);
             }
         }
+    }
+}
+
+/// A virtual service as if it had been wanted. What its packets are, a mark tells of node ports alone.
+fn server(id: ServiceId, service: &Service, destinations: &[Destination], marks: Marks) -> Server {
+    let protocol = match id {
+        ServiceId::Address { protocol, .. } => self::protocol(protocol.number()),
+        ServiceId::Fwmark { mark, .. } => marks.node_port_protocol(mark),
+    };
+    Server {
+        id,
+        protocol: protocol.unwrap_or(Protocol::Tcp),
+        style: Style { scheduler: service.scheduler.clone(), flags: service.flags, timeout: service.timeout },
+        endpoints: destinations.iter().filter(|one| one.weight > 0).map(|one| one.address).collect(),
     }
 }
 

@@ -12,14 +12,24 @@
 //!            masquerade what is marked, and an endpoint that reaches itself  <─  endpoint
 //! ```
 //!
-//! Three things differ from kube-proxy, and why:
+//! Four things differ from kube-proxy, and why:
 //!
 //! - *No addresses on `kube-ipvs0`.* An address costs the kernel time in proportion to those that are there (2 s for 10,000);
 //!   a mark and one route cost nothing for each. What is not a frontend of a virtual address is not delivered here, so the
 //!   node's own ports cannot be reached through one, and this node itself keeps its own source address.
 //! - *Origin counts.* With policy Local, packets from outside go to a virtual service by mark with this node's endpoints, those
 //!   of pods and of the node to all.
+//! - *Refusals* are made by rules. IPVS would refuse from the virtual address, from which the node cannot send in IPv4.
 //! - *A frontend that goes* keeps its open connections: its endpoints get weight 0, and it stays until they have ended.
+//!
+//! What IPVS itself does otherwise than the other modes:
+//!
+//! - Affinity is of a frontend, not of the Service, and a client is remembered for as long as one of its connections, closed
+//!   ones too. Where a frontend is reached by mark (node ports, and where the pool depends on the origin) a hash of the
+//!   client's address decides (`mh`), for ever: the kernel does not translate ports of persistent services by mark.
+//! - Connections from one port of a client to two virtual addresses of one endpoint are one connection to IPVS.
+//! - In IPv4 nobody is told that a datagram is too large for the way to its endpoint, for the same reason as above.
+//! - An endpoint of a UDP service that goes answers for another second; then its flows go elsewhere.
 #![forbid(unsafe_code)]
 
 mod adopt;

@@ -195,15 +195,10 @@ impl Tables {
         }
     }
 
-    /// Connections end in their own time; datagrams are sent elsewhere at once.
+    /// Nothing new goes there from now on; what is under way is served.
     fn remove_endpoint(&mut self, server: &Server, endpoint: SocketAddr, at: Instant, writes: &mut Writes) {
-        let id = server.id;
-        if server.protocol == Protocol::Udp {
-            writes.old_endpoint(&id, endpoint);
-        } else {
-            writes.weigh_endpoint_later(&id, endpoint, 0);
-            self.draining.put(id, endpoint, at);
-        }
+        writes.weigh_endpoint_later(&server.id, endpoint, 0);
+        self.draining.put(server, endpoint, at);
     }
 
     fn ways(&mut self, was: &Wanted, now: &Wanted, writes: &mut Writes) {

@@ -10,7 +10,7 @@ use crate::backend::{State, lock};
 use crate::error::Error;
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts the thread when there is something to wait for; it ends by itself.
 #[derive(Debug, Default)]
