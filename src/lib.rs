@@ -37,6 +37,9 @@
 //! of links, addresses, neighbours and routes from the kernel, and keeps the way to the pods of other nodes. It shares
 //! nothing with the service path but the source, so that neither waits for the other.
 //!
+//! [`config`] turns flags, or the file of `--config`, into settings that are complete and valid; a file becomes the flags that mean
+//! the same. When it changes the program begins anew in the same process: a start keeps what is right in the kernel.
+//!
 //! # Arrows
 //!
 //! ```text

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use fairlead::config::{self, Command, EXIT_USAGE, LogFormat, LogSettings};
 use fairlead::overlay::list;
 use fairlead::{render, run};
+use fairlead_kernel::process;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -33,9 +35,20 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             log(settings.log);
             run::cleanup()?;
         }
+        Command::WriteConfig(path, text) => fairlead_kernel::file::replace(&path, text.as_bytes())
+            .with_context(|| format!("writing the settings to {}", path.display()))?,
+        Command::Init(settings) => {
+            log(settings.log);
+            run::init(&settings)?;
+        }
         Command::Run(settings) => {
             log(settings.log);
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run::run(*settings))?;
+            let read = || config::parse(std::env::args_os(), config::Host::read());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            if runtime.block_on(run::run(*settings, read))? == run::Ended::Changed {
+                drop(runtime);
+                return Err(process::begin_anew()).context("starting again with the new settings");
+            }
         }
     }
     Ok(())

@@ -91,6 +91,17 @@ fn ipvs_mode() -> Other {
     ("ipvs", Box::new(IpvsBackend::new(fairlead_ipvs::Settings::default())))
 }
 
+/// Makes the settings of the kernel that a mode needs, for a container that may not make them itself.
+///
+/// # Errors
+/// What could not be set.
+pub fn prepare(mode: Mode, ipvs: &IpvsSettings) -> anyhow::Result<()> {
+    match mode {
+        Mode::Nft | Mode::Iptables(_) => Ok(()),
+        Mode::Ipvs => IpvsBackend::new(ipvs.backend.clone()).prepare().context("settings of the kernel for mode ipvs"),
+    }
+}
+
 /// Takes everything of every mode out of the kernel.
 ///
 /// # Errors

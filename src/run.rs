@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use fairlead_kernel::sysctl;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::config::{ApiSource, Settings};
+use crate::config::{self, ApiSource, Command, Reload, Settings, UsageError};
 use crate::flows::Flows;
 use crate::health::{self, Health, WantedChecks};
 use crate::loopback::Loopback;
@@ -22,11 +22,24 @@ use crate::watch::{ApiSettings, ManifestSettings, NodeScope, Publisher, Source, 
 use crate::world::World;
 use crate::{modes, sysctls};
 
-/// Does the job until told to stop (SIGTERM, SIGINT). What the kernel holds stays: services go on without us.
+/// Why [`run`] ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// A file of the settings says something else now: start again.
+    Changed,
+}
+
+/// Does the job until told to stop (SIGTERM, SIGINT), or until the settings that `read` gives are others. What the kernel holds
+/// stays: services go on without us.
 ///
 /// # Errors
 /// What cannot be started, or what the kernel lacks.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+pub async fn run(
+    settings: Settings,
+    read: impl Fn() -> Result<Command, UsageError> + Send + 'static,
+) -> anyhow::Result<Ended> {
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), settings.mode.kube_proxy_name()));
     tune(&settings, &metrics);
     let resolved = settings.traffic.clone();
@@ -55,7 +68,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let outward = Outward {
         flows: Flows::start(Arc::clone(&metrics)).context("starting the thread that removes stale flows")?,
         loopback: loopback.context("starting the thread that answers on loopback")?,
-        metrics,
+        metrics: Arc::clone(&metrics),
         health,
         checks,
         publisher,
@@ -64,6 +77,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let pace = Pace { min_sync_period: settings.min_sync_period, retry_most: settings.sync_period };
     let reconciler = Reconciler::new(World::new(resolved), programmer, outward, pace);
+    let (changes, changed) = mpsc::unbounded_channel();
+    config::follow(settings.clone(), read, changes).context("starting the thread that watches the settings")?;
     info!(node = settings.traffic.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
     tokio::select! {
         ended = reconciler.run(source, outcomes, doubts) => {
@@ -71,8 +86,38 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         }
         Some(failure) = failures.recv() => return Err(failure),
         signal = stop() => info!("stopping on {}; what the kernel holds stays", signal?),
+        () = other_settings(changed, &metrics) => return Ok(Ended::Changed),
     }
-    Ok(())
+    Ok(Ended::Stopped)
+}
+
+/// Ends when the settings are others.
+async fn other_settings(mut changes: mpsc::UnboundedReceiver<Reload>, metrics: &Metrics) {
+    while let Some(reload) = changes.recv().await {
+        match reload {
+            Reload::Refused => metrics.failed(Cause::Input),
+            Reload::Changed(_) => return,
+        }
+    }
+    std::future::pending().await
+}
+
+/// Sets what a container without privilege cannot set while it does the job.
+///
+/// # Errors
+/// What could not be set.
+pub fn init(settings: &Settings) -> anyhow::Result<()> {
+    let cpus = sysctl::possible_cpus().unwrap_or(1);
+    let applied = sysctls::apply(&sysctls::wanted(&settings.conntrack, cpus));
+    applied.written.iter().for_each(|sysctl| info!("{sysctl} is set now"));
+    applied.failed.iter().for_each(|(sysctl, error)| warn!("{sysctl} is not set: {error}"));
+    modes::prepare(settings.mode, &settings.ipvs)?;
+    match applied.failed.len() {
+        0 => Ok(()),
+        failed => {
+            bail!("{failed} settings of the kernel could not be made; run --init-only as root on the host's network")
+        }
+    }
 }
 
 /// Starts what belongs around the overlay. Without one, what an earlier one has left goes.
@@ -155,7 +200,8 @@ fn serve(
 ) -> anyhow::Result<mpsc::UnboundedReceiver<anyhow::Error>> {
     let (failed, failures) = mpsc::unbounded_channel();
     let (notes, mut said) = mpsc::unbounded_channel();
-    let (hard, mode, healthz, scrape) = (settings.bind_hard_fail, settings.mode, settings.healthz, settings.metrics);
+    let (hard, healthz, scrape) = (settings.bind_hard_fail, settings.healthz, settings.metrics);
+    let facts = health::Facts { mode: settings.mode, configuration: serde_json::to_string(&settings.configuration)? };
     let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
     let (publisher, node_name) = (publisher.clone(), settings.traffic.node_name.clone());
     let run = async move {
@@ -165,8 +211,8 @@ fn serve(
             servers.spawn(async move { Ok(health::serve_health(address, hard, health, metrics, notes).await?) });
         }
         if let Some(address) = scrape {
-            let (metrics, notes) = (Arc::clone(&metrics), notes.clone());
-            servers.spawn(async move { Ok(health::serve_metrics(address, hard, mode, metrics, notes).await?) });
+            let (metrics, notes, facts) = (Arc::clone(&metrics), notes.clone(), facts);
+            servers.spawn(async move { Ok(health::serve_metrics(address, hard, facts, metrics, notes).await?) });
         }
         servers.spawn(async move {
             health::serve_checks(wanted_checks, health, metrics, notes).await;

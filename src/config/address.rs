@@ -3,11 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::UsageError;
-
-/// Where `/healthz` answers unless a flag says otherwise.
-const HEALTHZ_PORT: u16 = 10_256;
-/// Where `/metrics` answers unless a flag says otherwise.
-const METRICS_PORT: u16 = 10_249;
+use super::accepted::AcceptedFlags;
+use super::flags::HttpFlags;
 
 /// `--bind-address`.
 pub(super) fn bind_address(text: &str) -> Result<IpAddr, UsageError> {
@@ -16,28 +13,39 @@ pub(super) fn bind_address(text: &str) -> Result<IpAddr, UsageError> {
 }
 
 /// `--healthz-bind-address`: all addresses of the family of `--bind-address` by default.
-pub(super) fn healthz(text: Option<&str>, bind: IpAddr) -> Result<Option<SocketAddr>, UsageError> {
+pub(super) fn healthz(
+    http: &HttpFlags,
+    accepted: &AcceptedFlags,
+    bind: IpAddr,
+) -> Result<Option<SocketAddr>, UsageError> {
     let any: IpAddr = if bind.is_ipv6() { [0; 16].into() } else { [0; 4].into() };
-    listener("--healthz-bind-address", text, SocketAddr::new(any, HEALTHZ_PORT))
+    let default = SocketAddr::new(any, accepted.healthz_port);
+    listener("--healthz-bind-address", http.healthz_bind_address.as_deref(), default)
 }
 
 /// `--metrics-bind-address`: loopback of the family of `--bind-address` by default.
-pub(super) fn metrics(text: Option<&str>, bind: IpAddr) -> Result<Option<SocketAddr>, UsageError> {
+pub(super) fn metrics(
+    http: &HttpFlags,
+    accepted: &AcceptedFlags,
+    bind: IpAddr,
+) -> Result<Option<SocketAddr>, UsageError> {
     let loopback: IpAddr =
         if bind.is_ipv6() { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
-    listener("--metrics-bind-address", text, SocketAddr::new(loopback, METRICS_PORT))
+    let default = SocketAddr::new(loopback, accepted.metrics_port);
+    listener("--metrics-bind-address", http.metrics_bind_address.as_deref(), default)
 }
 
-/// An address alone gets the default port; an empty text switches the listener off.
+/// An address alone gets the default port; an empty text, or 0 for the default port, switches the listener off.
 fn listener(flag: &str, text: Option<&str>, default: SocketAddr) -> Result<Option<SocketAddr>, UsageError> {
-    let Some(text) = text else { return Ok(Some(default)) };
+    let on = Some(default).filter(|default| default.port() != 0);
+    let Some(text) = text else { return Ok(on) };
     let trimmed = text.trim();
     if trimmed.is_empty() {
         return Ok(None);
     }
     let bare = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(trimmed);
     if let Ok(addr) = bare.parse() {
-        return Ok(Some(SocketAddr::new(addr, default.port())));
+        return Ok(on.map(|default| SocketAddr::new(addr, default.port())));
     }
     match trimmed.parse::<SocketAddr>() {
         Ok(addr) if addr.port() != 0 => Ok(Some(addr)),

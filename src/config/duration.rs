@@ -1,6 +1,9 @@
 //! Durations as Go writes them: kube-proxy's flags and manifests are full of them.
 
+use std::fmt;
 use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Nanoseconds of each unit, the longer name first where one begins with another.
 const UNITS: [(&str, f64); 8] =
@@ -45,9 +48,61 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration that reads and writes itself as Go does (`metav1.Duration`): always a text, `1h0m0s`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GoDuration(pub Duration);
+
+impl fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, nanos) = (self.0.as_secs(), self.0.subsec_nanos());
+        if seconds == 0 && nanos != 0 {
+            let (unit, size) = match nanos {
+                0..1_000 => ("ns", 1.0),
+                1_000..1_000_000 => ("µs", 1e3),
+                _ => ("ms", 1e6),
+            };
+            return write!(f, "{}{unit}", f64::from(nanos) / size);
+        }
+        let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        if hours > 0 {
+            write!(f, "{hours}h")?;
+        }
+        if seconds >= 60 {
+            write!(f, "{minutes}m")?;
+        }
+        match format!("{nanos:09}").trim_end_matches('0') {
+            "" => write!(f, "{rest}s"),
+            fraction => write!(f, "{rest}.{fraction}s"),
+        }
+    }
+}
+
+impl Serialize for GoDuration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for GoDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse(&text).map(Self).map_err(|why| de::Error::custom(format_args!("{text:?} {why}")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        for text in
+            ["0s", "30s", "1m0s", "15m0s", "1h0m0s", "24h0m0s", "1.5s", "250ms", "1.5ms", "10µs", "5ns", "1m30.25s"]
+        {
+            let read = GoDuration(parse(text).expect("a duration"));
+            assert_eq!(read.to_string(), text);
+        }
+    }
 
     #[test]
     fn go_durations_mean_what_go_means() {

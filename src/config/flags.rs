@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::accepted::{AcceptedFlags, FileFlags};
 use super::duration;
 use super::overlay::OverlayFlags;
 
@@ -12,6 +13,7 @@ const ABOUT: &str = "fairlead carries the traffic of Kubernetes Services on one 
 const EXAMPLES: &str = "\
 Examples:
   fairlead --kubeconfig=/var/lib/kube-proxy/kubeconfig.conf --cluster-cidr=10.244.0.0/16
+  fairlead --config=/var/lib/kube-proxy/config.conf --hostname-override=node-1
   fairlead --manifests=./manifests --hostname-override=node-1 -v=2
   fairlead render -f ./manifests --hostname-override=node-1
   fairlead overlay list
@@ -22,7 +24,7 @@ Flags have kube-proxy's names and defaults where they mean the same. Durations a
 const HEALTHZ: &str =
     "Where /healthz, /livez and /readyz answer; empty for nowhere [default: 0.0.0.0:10256, or [::]:10256]";
 const METRICS: &str =
-    "Where /metrics and /proxyMode answer; empty for nowhere [default: 127.0.0.1:10249, or [::1]:10249]";
+    "Where /metrics, /proxyMode and /configz answer; empty for nowhere [default: 127.0.0.1:10249, or [::1]:10249]";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -73,6 +75,8 @@ pub(super) struct OverlayListFlags {
 pub(super) struct RunFlags {
     #[command(flatten)]
     pub(super) mode: ModeFlag,
+    #[command(flatten)]
+    pub(super) file: FileFlags,
     #[command(flatten, next_help_heading = "Where objects come from")]
     pub(super) api: ApiFlags,
     #[command(flatten, next_help_heading = "This node")]
@@ -91,6 +95,8 @@ pub(super) struct RunFlags {
     pub(super) http: HttpFlags,
     #[command(flatten, next_help_heading = "Process and logs")]
     pub(super) process: ProcessFlags,
+    #[command(flatten, next_help_heading = "From kube-proxy")]
+    pub(super) accepted: AcceptedFlags,
 }
 
 #[derive(Debug, Args)]
@@ -258,7 +264,7 @@ pub(super) struct LogFlags {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(super) logging_format: LogFormat,
     /// How much is logged: 0 what matters, 2 each change, 4 each write to the kernel. RUST_LOG is stronger
-    #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
+    #[arg(short = 'v', long = "v", id = "verbosity", value_name = "LEVEL", default_value_t = 0)]
     pub(super) verbosity: u8,
 }
 

@@ -3,26 +3,36 @@
 //! Nothing behind this module sees a flag: [`parse`] gives a [`Command`] whose fields have their final types, or one
 //! sentence that says what is wrong. Names and defaults are kube-proxy's where fairlead means the same.
 
+mod accepted;
 mod address;
 mod duration;
+mod file;
 mod flags;
 mod ipvs;
 mod net_conf;
 mod overlay;
+mod reload;
 mod settings;
 mod traffic;
 mod usage;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use fairlead_plan::Family;
 
+pub use duration::GoDuration;
+pub use file::{
+    ClientConnection, Configuration, Conntrack, DetectLocal, FairleadConfiguration, Iptables, Ipvs,
+    KubeProxyConfiguration, Logging, Nftables, OverlayConfiguration, Winkernel,
+};
 pub use flags::{LogFormat, RenderOutput};
 pub use ipvs::IpvsSettings;
+pub use reload::{Reload, follow};
 pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, Render, Settings};
 pub use usage::{EXIT_USAGE, UsageError};
 
@@ -33,6 +43,10 @@ use crate::sysctls::ConntrackSettings;
 pub enum Command {
     /// Do the job until told to stop.
     Run(Box<Settings>),
+    /// Set what needs more privilege than the job itself, and exit (`--init-only`).
+    Init(Box<Settings>),
+    /// Put this text, all settings as YAML, into this file, and exit (`--write-config-to`).
+    WriteConfig(PathBuf, String),
     /// Take everything of fairlead out of the kernel.
     Cleanup(Cleanup),
     /// Show what would be programmed.
@@ -72,15 +86,17 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let line = match flags::CommandLine::try_parse_from(arguments) {
-        Ok(line) => line,
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).filter_map(version).collect();
+    let matches = match flags::CommandLine::command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
         Err(said) => match said.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(Command::Print(said.to_string())),
             _ => return Err(usage::from_clap(&said)),
         },
     };
+    let line = flags::CommandLine::from_arg_matches(&matches).map_err(|said| usage::from_clap(&said))?;
     match line.command {
-        None => Ok(Command::Run(Box::new(settings::run(&line.run, host)?))),
+        None => run(line.run, &matches, host),
         Some(flags::Subcommands::Cleanup(flags)) => Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&flags.log) })),
         Some(flags::Subcommands::Overlay { command: flags::OverlayCommands::List(flags) }) => {
             Ok(Command::OverlayList(OverlayList {
@@ -91,6 +107,66 @@ where
         }
         Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host)?))),
     }
+}
+
+/// kube-proxy's `--version=raw` and the like, of which clap knows the bare flag alone.
+fn version(argument: OsString) -> Option<OsString> {
+    match argument.to_str() {
+        Some("--version=raw" | "--version=true") => Some("--version".into()),
+        Some("--version=false") => None,
+        _ => Some(argument),
+    }
+}
+
+/// The flags alone, or a file and the flags that count beside it.
+fn run(line: flags::RunFlags, matches: &ArgMatches, host: Host) -> Result<Command, UsageError> {
+    let given = |field: &str| matches.value_source(field) == Some(ValueSource::CommandLine);
+    let mut notes = Vec::from_iter(file::without_effect(&line.accepted.feature_gates, &given));
+    if line.file.cleanup {
+        return Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&line.process.log) }));
+    }
+    let (write_to, init_only) = (line.file.write_config_to.clone(), line.file.init_only);
+    let (mut settings, configuration) = if line.file.config.is_empty() {
+        (settings::run(&line, host)?, file::configuration(&line))
+    } else {
+        let path = PathBuf::from(&line.file.config);
+        let file = file::File::read(&path)?;
+        notes.extend(file::ignored_beside_a_file(&on_line(matches)));
+        notes.extend_from_slice(file.notes());
+        let mut flags = beside_a_file(line);
+        file.apply(&mut flags, &given)?;
+        let mut settings = settings::run(&flags, host).map_err(|error| file.explain(error))?;
+        settings.files.insert(0, path);
+        (settings, file.configuration(&flags))
+    };
+    settings.said = notes;
+    if !write_to.is_empty() {
+        let text = configuration.yaml().map_err(|error| UsageError::sentence(format!("{error}.")))?;
+        return Ok(Command::WriteConfig(write_to.into(), text));
+    }
+    settings.configuration = configuration;
+    Ok(if init_only { Command::Init(Box::new(settings)) } else { Command::Run(Box::new(settings)) })
+}
+
+/// What is left of the command line when the file says the rest.
+fn beside_a_file(line: flags::RunFlags) -> flags::RunFlags {
+    let mut flags = flags::CommandLine::parse_from(["fairlead"]).run;
+    flags.mode.iptables_variant = line.mode.iptables_variant;
+    flags.api.manifests = line.api.manifests;
+    flags.api.master = line.api.master;
+    flags.node.hostname_override = line.node.hostname_override;
+    flags.overlay = line.overlay;
+    flags.process.log = line.process.log;
+    flags
+}
+
+/// Every flag of the command line: the name of its field, and how it is written.
+fn on_line(matches: &ArgMatches) -> Vec<(String, String)> {
+    let command = flags::CommandLine::command();
+    let given = command
+        .get_arguments()
+        .filter(|argument| matches.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine));
+    given.filter_map(|argument| Some((argument.get_id().to_string(), format!("--{}", argument.get_long()?)))).collect()
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use std::time::Duration;
 use fairlead_iptables::Variant;
 use fairlead_plan::Family;
 
-use super::flags::{ApiFlags, ConntrackFlags, LogFlags, ModeFlag, NodeFlags, RenderFlags, RunFlags, TrafficFlags};
+use super::flags::{
+    ApiFlags, ConntrackFlags, LogFlags, ModeFlag, NodeFlags, RenderFlags, RunFlags, TrafficFlags, boolean,
+};
 use super::ipvs::{self, IpvsSettings};
-use super::{ConntrackSettings, Host, LogFormat, RenderOutput, UsageError, address, overlay, traffic};
+use super::{Configuration, ConntrackSettings, Host, LogFormat, RenderOutput, UsageError, address, overlay, traffic};
 use crate::resolve;
 
 /// Everything that `fairlead` needs to run.
@@ -47,13 +49,19 @@ pub struct Settings {
     pub oom_score_adj: i32,
     /// How logs are written.
     pub log: LogSettings,
+    /// All settings in the form of files: what `/configz` shows.
+    pub configuration: Configuration,
+    /// The files that the settings come from.
+    pub files: Vec<PathBuf>,
+    /// What the flags and the file are to be told about, one sentence each.
+    pub said: Vec<String>,
 }
 
 impl Settings {
     /// What an operator should know at the start although it is allowed, one sentence each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        traffic::notes(&self.traffic)
+        self.said.iter().cloned().chain(traffic::notes(&self.traffic)).collect()
     }
 }
 
@@ -188,7 +196,11 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
         let why = "is out of range; use -1000 (never) to 1000 (first)";
         return Err(UsageError::value("--oom-score-adj", &oom.to_string(), why));
     }
-    let traffic = traffic(mode, &flags.traffic, &flags.node, host)?;
+    let traffic = resolve::Settings {
+        allow_external_ips: external_ips(&flags.accepted.feature_gates)?,
+        ..traffic(mode, &flags.traffic, &flags.node, host)?
+    };
+    let localhost = matches!(mode, Mode::Iptables(_)) && flags.accepted.iptables_localhost_nodeports == Some(true);
     Ok(Settings {
         mode,
         ipvs: ipvs::settings(&flags.ipvs)?,
@@ -196,16 +208,34 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
         resync: flags.api.config_sync_period,
         overlay: overlay::settings(&flags.overlay, &traffic.node_name, &traffic.families, &flags.traffic.cluster_cidr)?,
         traffic,
-        loopback_node_ports: traffic::loopback_node_ports(&flags.traffic),
+        loopback_node_ports: localhost || traffic::loopback_node_ports(&flags.traffic),
         min_sync_period: min,
         sync_period: max,
         conntrack: conntrack(&flags.conntrack)?,
-        healthz: address::healthz(flags.http.healthz_bind_address.as_deref(), bind_address)?,
-        metrics: address::metrics(flags.http.metrics_bind_address.as_deref(), bind_address)?,
+        healthz: address::healthz(&flags.http, &flags.accepted, bind_address)?,
+        metrics: address::metrics(&flags.http, &flags.accepted, bind_address)?,
         bind_hard_fail: flags.http.bind_address_hard_fail,
         oom_score_adj: oom,
         log: LogSettings::new(&flags.process.log),
+        configuration: Configuration::default(),
+        files: flags.overlay.net_config_path.iter().cloned().collect(),
+        said: Vec::new(),
     })
+}
+
+/// The one feature gate of kube-proxy that means something here.
+fn external_ips(gates: &str) -> Result<bool, UsageError> {
+    let mut allowed = true;
+    for gate in gates.split(',').map(str::trim).filter(|gate| !gate.is_empty()) {
+        let wrong =
+            || UsageError::value("--feature-gates", gate, "is no gate; write it like AllowServiceExternalIPs=false");
+        let (name, on) = gate.split_once('=').ok_or_else(wrong)?;
+        let on = boolean(on.trim()).map_err(|_| wrong())?;
+        if name.trim() == "AllowServiceExternalIPs" {
+            allowed = on;
+        }
+    }
+    Ok(allowed)
 }
 
 pub(super) fn render(flags: RenderFlags, host: Host) -> Result<Render, UsageError> {

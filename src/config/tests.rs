@@ -157,8 +157,8 @@ fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
         (&["--iptables-variant=old"], "--iptables-variant=old: no such variant; use auto, legacy or nft."),
         (&["--mod=nft"], "--mod is not a flag of fairlead; did you mean --mode?"),
         (
-            &["--cleanup"],
-            "--cleanup is a flag of kube-proxy that fairlead does not have; run `fairlead cleanup` instead.",
+            &["--feature-gates=AllowServiceExternalIPs"],
+            "--feature-gates=AllowServiceExternalIPs: is no gate; write it like AllowServiceExternalIPs=false.",
         ),
         (
             &["--ipvs-scheduler=round robin"],
@@ -279,7 +279,7 @@ fn render_takes_files_and_the_same_traffic_flags() {
     else {
         panic!("render is a command");
     };
-    assert_eq!(render.files, [std::path::PathBuf::from("a.yaml"), "b".into()]);
+    assert_eq!(render.files, [PathBuf::from("a.yaml"), "b".into()]);
     assert_eq!(render.output, RenderOutput::Json);
     assert_eq!(render.traffic.detect, DetectMode::ClusterCidr(vec!["fd00::/8".parse().unwrap()]));
     assert!(matches!(

@@ -16,30 +16,16 @@ impl UsageError {
         Self(format!("{flag}={value}: {why}."))
     }
 
+    /// The same, in other words.
+    pub(super) fn renamed(self, words: impl FnOnce(&str) -> String) -> Self {
+        Self(words(&self.0))
+    }
+
     /// Any other sentence.
     pub(super) fn sentence(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 }
-
-/// Flags of kube-proxy that fairlead leaves out, and what to do about each.
-const KUBE_PROXY_ONLY: &[(&str, &str)] = &[
-    ("--cleanup", "run `fairlead cleanup` instead"),
-    ("--config", "write the settings as flags; `fairlead --help` lists them"),
-    ("--init-only", "leave it out; fairlead sets what it needs when it starts"),
-    ("--write-config-to", "leave it out; flags are the only configuration"),
-    ("--feature-gates", "leave it out; fairlead has no feature gates"),
-    ("--kube-api-content-type", "leave it out; fairlead asks for JSON"),
-    ("--healthz-port", "use --healthz-bind-address instead"),
-    ("--metrics-port", "use --metrics-bind-address instead"),
-    ("--profiling", "leave it out; fairlead has no Go profiles"),
-    ("--show-hidden-metrics-for-version", "leave it out; fairlead hides no metrics"),
-    ("--iptables-localhost-nodeports", "use --nodeport-addresses=primary,localhost to have node ports on loopback"),
-    ("--vmodule", "use RUST_LOG instead"),
-    ("--log-", "leave it out; fairlead writes to standard error without buffers"),
-    ("--boot-id-file", "leave it out; fairlead does not use it"),
-    ("--machine-id-file", "leave it out; fairlead does not use it"),
-];
 
 /// The sentence for what clap found.
 pub(super) fn from_clap(error: &clap::Error) -> UsageError {
@@ -86,16 +72,12 @@ fn bare(argument: &str) -> String {
 }
 
 fn unknown(what: &str, suggestion: Option<String>) -> String {
-    let known = KUBE_PROXY_ONLY
-        .iter()
-        .find(|(flag, _)| if flag.ends_with('-') { what.starts_with(flag) } else { what == *flag });
-    match (known, suggestion) {
-        (Some((_, instead)), _) => format!("{what} is a flag of kube-proxy that fairlead does not have; {instead}."),
-        (None, Some(similar)) => format!("{what} is not a flag of fairlead; did you mean {similar}?"),
-        (None, None) if what.starts_with('-') => {
+    match suggestion {
+        Some(similar) => format!("{what} is not a flag of fairlead; did you mean {similar}?"),
+        None if what.starts_with('-') => {
             format!("{what} is not a flag of fairlead; see `fairlead --help` for those it has.")
         }
-        (None, None) => {
+        None => {
             format!("{what} is not a command of fairlead; use cleanup, overlay, render, or flags alone to run it.")
         }
     }

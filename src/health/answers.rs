@@ -44,14 +44,23 @@ pub async fn serve_health(
     server.run(Arc::new(answering), &metrics, &notes).await
 }
 
-/// Serves `/metrics`, `/proxyMode` and `/healthz` for ever.
+/// What the metrics address says of this program beside its metrics.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// `/proxyMode`
+    pub mode: Mode,
+    /// `/configz`: JSON of [`crate::config::Configuration`].
+    pub configuration: String,
+}
+
+/// Serves `/metrics`, `/proxyMode`, `/configz` and `/healthz` for ever.
 ///
 /// # Errors
 /// Only with `hard_fail`, when the address is taken.
 pub async fn serve_metrics(
     address: SocketAddr,
     hard_fail: bool,
-    mode: Mode,
+    facts: Facts,
     metrics: Arc<Metrics>,
     notes: Notes,
 ) -> Result<(), ListenError> {
@@ -63,19 +72,20 @@ pub async fn serve_metrics(
         hard_fail,
     };
     let shown = Arc::clone(&metrics);
-    let answering = move |path: &str| metrics_answer(path, mode, &shown);
+    let answering = move |path: &str| metrics_answer(path, &facts, &shown);
     server.run(Arc::new(answering), &metrics, &notes).await
 }
 
-fn metrics_answer(path: &str, mode: Mode, metrics: &Metrics) -> Answer {
+fn metrics_answer(path: &str, facts: &Facts, metrics: &Metrics) -> Answer {
     match path {
         "/metrics" => match metrics.scrape() {
             Ok(text) => answer(StatusCode::OK, METRICS, text),
             Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
-        "/proxyMode" => answer(StatusCode::OK, TEXT, mode.kube_proxy_name()),
+        "/proxyMode" => answer(StatusCode::OK, TEXT, facts.mode.kube_proxy_name()),
+        "/configz" => answer(StatusCode::OK, JSON, facts.configuration.clone()),
         "/healthz" | "/healthz/ping" => answer(StatusCode::OK, TEXT, "ok"),
-        _ => not_found("/metrics, /proxyMode or /healthz"),
+        _ => not_found("/metrics, /proxyMode, /configz or /healthz"),
     }
 }
 

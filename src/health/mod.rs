@@ -5,7 +5,7 @@
 //! | health address (10256) | `/healthz` | this node should get traffic of load balancers |
 //! | | `/livez` | this process should not be restarted |
 //! | | `/readyz` | the first complete sync is in the kernel |
-//! | metrics address (10249) | `/metrics`, `/proxyMode`, `/healthz` | for Prometheus and people |
+//! | metrics address (10249) | `/metrics`, `/proxyMode`, `/configz`, `/healthz` | for Prometheus and people |
 //! | health-check node ports | every path | one Service has ready endpoints on this node |
 //!
 //! Paths, status codes and bodies of all but `/readyz` are kube-proxy's.
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fairlead_plan::Family;
 
-pub use answers::{serve_health, serve_metrics};
+pub use answers::{Facts, serve_health, serve_metrics};
 pub use checks::{WantedChecks, check_addresses, serve_checks};
 pub use listen::ListenError;
 

@@ -158,12 +158,15 @@ async fn metrics_and_mode_are_answered_in_both_families() {
     for ip in LOOPBACKS {
         let (notes, _kept) = mpsc::unbounded_channel();
         let address = SocketAddr::new(ip, free_port().await);
-        let server = tokio::spawn(serve_metrics(address, false, Mode::Nft, metrics(), notes));
+        let facts = Facts { mode: Mode::Nft, configuration: r#"{"fairlead.io":{}}"#.to_owned() };
+        let server = tokio::spawn(serve_metrics(address, false, facts, metrics(), notes));
         let mode = ask_until(address, "/proxyMode", "HTTP/1.1 200").await;
         assert!(mode.contains("text/plain; charset=utf-8") && mode.ends_with("\r\n\r\nnftables"), "{mode}");
         let text = ask(address, "GET", "/metrics").await.unwrap();
         assert!(text.contains("text/plain; version=0.0.4") && text.contains("# HELP fairlead_build_info"), "{text}");
         assert!(ask(address, "GET", "/healthz").await.unwrap().ends_with("ok"));
+        let configuration = ask(address, "GET", "/configz").await.unwrap();
+        assert!(configuration.contains("application/json") && configuration.ends_with(r#"{"fairlead.io":{}}"#));
         assert!(ask(address, "GET", "/debug/pprof/").await.unwrap().starts_with("HTTP/1.1 404"));
         server.abort();
     }

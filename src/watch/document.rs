@@ -199,7 +199,7 @@ fn finish(mut object: Object) -> Result<Object, String> {
 
 /// The documents of a YAML file with the line each begins at. A line that begins with `---` can be nothing else: no
 /// block may be indented that little.
-fn split_yaml(text: &str) -> Vec<(usize, &str)> {
+pub(crate) fn split_yaml(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 1, 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {

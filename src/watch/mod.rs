@@ -30,6 +30,8 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::object::Event;
 
+pub(crate) use document::split_yaml;
+
 pub use client::{ApiSettings, ConnectError, Timing};
 pub use given::read_files;
 pub use kinds::NodeScope;

@@ -8,6 +8,7 @@ mod laws;
 mod listing;
 mod model;
 mod modules;
+mod operate;
 mod oracle;
 mod overlay;
 mod packets;

@@ -150,7 +150,17 @@ impl Program {
         command.args(["--conntrack-max-per-core=0", "--oom-score-adj=0", "-v=2"]);
         command.env("NO_COLOR", "1").env_remove("RUST_LOG");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        Self::of(command, place, log)
+    }
+
+    /// Starts a command that is the program, or becomes it, in a node; `log` is where its standard error goes.
+    pub fn of(mut command: Command, place: &Place, log: PathBuf) -> Self {
         Self { child: command.spawn().unwrap(), place: place.clone(), log }
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until `/readyz` says yes.

@@ -42,6 +42,16 @@ impl IpvsBackend {
         Self { state: Arc::new(Mutex::new(state)), watcher: Watcher::default() }
     }
 
+    /// Makes the settings of the kernel that this mode needs, and nothing else: for somebody with the privilege, before a
+    /// program without it does the job.
+    ///
+    /// # Errors
+    /// What the kernel lacks or refuses.
+    pub fn prepare(&self) -> Result<(), SyncError> {
+        let mut doors = Doors::open()?;
+        Ok(doors.set_sysctls(&lock(&self.state).settings)?)
+    }
+
     /// What tells whether somebody else changed what this backend wrote.
     #[must_use]
     pub fn sentinel(&self) -> Sentinel {

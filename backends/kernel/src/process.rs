@@ -1,8 +1,11 @@
 //! What concerns this process and the kernel it runs on.
 
+use std::ffi::OsString;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use crate::sysctl::{SysctlError, write_file};
 
@@ -32,6 +35,17 @@ pub fn raise_open_files() -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(limit.rlim_max)
+}
+
+/// Begins this program anew in the same process, with the same arguments and environment: even if its file was replaced
+/// meanwhile, it is the same version. What is open closes, other threads end where they are.
+///
+/// Returns only if that fails, with the reason.
+#[must_use]
+pub fn begin_anew() -> io::Error {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| OsString::from("fairlead"));
+    Command::new("/proc/self/exe").arg0(name).args(arguments).exec()
 }
 
 /// Major and minor version of the running kernel; (0, 0), older than any, if it states none.

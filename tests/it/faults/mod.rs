@@ -22,23 +22,23 @@ use serde_json::Value;
 use crate::program::Cluster;
 
 /// The port of every Service here.
-const PORT: u16 = 80;
+pub const PORT: u16 = 80;
 /// The first port on which pods answer.
 const TARGET: u16 = 8080;
-const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+pub const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
 /// What every test here needs.
-fn can_run() -> bool {
+pub fn can_run() -> bool {
     needs(&[Feature::Namespaces, Feature::NfTables])
 }
 
 /// A dual-stack Service with port 80, TCP and UDP, on the `host`-th ClusterIP.
-fn service(name: &str, host: u8) -> Service {
+pub fn service(name: &str, host: u8) -> Service {
     Service::new(name).cluster_ip(host).port(Port::tcp(PORT).named("t")).port(Port::udp(PORT).named("u"))
 }
 
 /// Its endpoints in one slice for each family.
-fn slice(name: &str, pods: &[&str]) -> Slice {
+pub fn slice(name: &str, pods: &[&str]) -> Slice {
     Slice::of(name).tcp("t", TARGET).udp("u", TARGET).ready(pods)
 }
 
@@ -54,7 +54,7 @@ impl Cluster {
     }
 
     /// Creates or replaces [`service`] and [`slice`].
-    fn serve(&self, name: &str, host: u8, pods: &[&str]) {
+    pub fn serve(&self, name: &str, host: u8, pods: &[&str]) {
         self.put(&service(name, host));
         self.put_slice(&slice(name, pods));
     }
@@ -72,7 +72,7 @@ impl Cluster {
     }
 
     /// Connections without a pause from a place to a Service: TCP and UDP, both families.
-    fn hammer(&self, from: &str, host: u8) -> Hammer {
+    pub fn hammer(&self, from: &str, host: u8) -> Hammer {
         Hammer::start(self.lab.place(from), &frontends(host)).unwrap()
     }
 }
@@ -82,13 +82,13 @@ fn frontend(host: u8, family: Family) -> SocketAddr {
     SocketAddr::new(cluster_ip(host).of(family), PORT)
 }
 
-fn frontends(host: u8) -> Vec<(Protocol, SocketAddr)> {
+pub fn frontends(host: u8) -> Vec<(Protocol, SocketAddr)> {
     let of = |family| PROTOCOLS.map(|protocol| (protocol, frontend(host, family)));
     Family::BOTH.into_iter().flat_map(of).collect()
 }
 
 /// Fails if a connection of the hammer had no answer.
-fn without_failure(hammer: Hammer) -> fairlead_lab::Tally {
+pub fn without_failure(hammer: Hammer) -> fairlead_lab::Tally {
     let tally = hammer.stop();
     assert!(tally.successes > 0, "nothing was tried");
     let first: Vec<_> = tally.failures.iter().take(5).collect();
@@ -98,7 +98,7 @@ fn without_failure(hammer: Hammer) -> fairlead_lab::Tally {
 }
 
 /// The endpoints that answer now, refusals and silence as such.
-fn answers(from: &Place, protocol: Protocol, to: SocketAddr) -> Vec<String> {
+pub fn answers(from: &Place, protocol: Protocol, to: SocketAddr) -> Vec<String> {
     let options = fairlead_lab::Options { connections: 24, ..fairlead_lab::Options::default() };
     let seen = fairlead_lab::probe_set(from, protocol, to, &options);
     assert_eq!(seen.failed, Vec::<String>::new());
@@ -109,7 +109,7 @@ fn answers(from: &Place, protocol: Protocol, to: SocketAddr) -> Vec<String> {
 }
 
 /// Waits until exactly these endpoints answer at a frontend, for both protocols and families.
-fn until_answered_by(from: &Place, host: u8, pods: &[&str]) {
+pub fn until_answered_by(from: &Place, host: u8, pods: &[&str]) {
     for (protocol, to) in frontends(host) {
         let what = format!("{pods:?} answer {} at {protocol} {to}", from.name());
         crate::program::eventually(&what, || answers(from, protocol, to) == pods);

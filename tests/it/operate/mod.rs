@@ -1,0 +1,3 @@
+//! What an operator meets: the files of kube-proxy's DaemonSet, the commands that show what is there, the manifests.
+
+mod drop_in;
