@@ -19,7 +19,7 @@ const WEB: To = To::Cluster(1, PORT);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One port for all conversations: each has a client of its own or comes after the other.
-const SOURCE_PORT: u16 = 20_000;
+const SOURCE_PORT: u16 = 10_000;
 
 fn stage(mode: Mode, family: Family) -> Option<Stage> {
     super::stage(mode, family).map(|mut stage| {
