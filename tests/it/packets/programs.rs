@@ -18,7 +18,6 @@ pub enum Mode {
     Nft,
     IptablesLegacy,
     IptablesNft,
-    /// The last one: machines may lack what it needs, which ends a test that goes through all.
     Ipvs,
 }
 
@@ -114,10 +113,22 @@ impl Mode {
     }
 }
 
-/// Every way, in both families.
-pub fn everywhere() -> impl Iterator<Item = (Mode, Family)> {
-    Mode::ALL.into_iter().flat_map(|mode| Family::BOTH.map(|family| (mode, family)))
+/// Makes a test of each function for each mode: `nft::NAME` and so on.
+macro_rules! in_every_mode {
+    ($($name:ident)*) => {
+        in_every_mode! { nft, Nft, $($name)* }
+        in_every_mode! { iptables_legacy, IptablesLegacy, $($name)* }
+        in_every_mode! { iptables_nft, IptablesNft, $($name)* }
+        in_every_mode! { ipvs, Ipvs, $($name)* }
+    };
+    ($module:ident, $mode:ident, $($name:ident)*) => {
+        mod $module {
+            use $crate::packets::programs::Mode;
+            $(#[test] fn $name() { super::$name(Mode::$mode); })*
+        }
+    };
 }
+pub(crate) use in_every_mode;
 
 /// A backend, as a program that has just been started.
 pub fn of(mode: Mode) -> Program {
