@@ -50,6 +50,12 @@ impl Mode {
         self != Self::Ipvs
     }
 
+    /// Whether node ports carry SCTP. A set of ports, which the kernel calls `bitmap:port`, knows TCP and UDP alone, so in
+    /// `ipvs` mode the node itself answers such a packet.
+    pub fn has_sctp_node_ports(self) -> bool {
+        self != Self::Ipvs
+    }
+
     /// The program that shows what the mode writes; `None` for `nft`.
     pub fn tool(self, family: Family) -> Option<String> {
         let iptables = match family {

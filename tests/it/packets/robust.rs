@@ -65,12 +65,15 @@ fn a_pool_that_shrinks_to_one_fails_no_connection_on_its_way_through_the_rules(m
     /// The moment is microseconds wide: without care about one of 10,000 connections meets it. No client is an endpoint
     /// here: one that is on its way to itself while it ceases to be one may still be cut off.
     const ROUNDS: usize = 1_500;
+    /// IPVS chooses in one step, so there is no such moment to be met, and its kernel is often emulated.
+    const ROUNDS_OF_IPVS: usize = 150;
+    let rounds = if mode == Mode::Ipvs { ROUNDS_OF_IPVS } else { ROUNDS };
     for family in Family::BOTH {
         for service in [web_behind_balancer(), web_behind_balancer().sticky(60)] {
             let Some(mut stage) = super::stage(mode, family) else { return };
             stage.apply(&with_ready(service.clone(), &["a1"]), Stack::Single);
             let hammers = ["a", "a3", "outside", "stranger"].map(|who| (who, hammer(&stage, who, &[WEB])));
-            for round in 0..ROUNDS {
+            for round in 0..rounds {
                 let endpoints: &[&str] = if round % 2 == 0 { &["a1", "a2", "b1", "b2"] } else { &["a1"] };
                 stage.apply(&with_ready(service.clone(), endpoints), Stack::Single);
             }
