@@ -23,7 +23,7 @@ use fairlead_plan::Family;
 
 pub use flags::{LogFormat, RenderOutput};
 pub use ipvs::IpvsSettings;
-pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, Render, Settings};
+pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, OverlayProbe, Render, Settings};
 pub use usage::{EXIT_USAGE, UsageError};
 
 use crate::sysctls::ConntrackSettings;
@@ -39,6 +39,8 @@ pub enum Command {
     Render(Box<Render>),
     /// Show the overlay of this node.
     OverlayList(OverlayList),
+    /// Ask all peers through the overlay.
+    OverlayProbe(OverlayProbe),
     /// Print this text (help, version) to standard output and exit with 0.
     Print(String),
 }
@@ -82,14 +84,26 @@ where
     match line.command {
         None => Ok(Command::Run(Box::new(settings::run(&line.run, host)?))),
         Some(flags::Subcommands::Cleanup(flags)) => Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&flags.log) })),
-        Some(flags::Subcommands::Overlay { command: flags::OverlayCommands::List(flags) }) => {
-            Ok(Command::OverlayList(OverlayList {
-                json: flags.json,
-                files: flags.files,
-                annotation_prefix: flags.kube_annotation_prefix,
-            }))
-        }
+        Some(flags::Subcommands::Overlay { command }) => Ok(overlay_command(command)),
         Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host)?))),
+    }
+}
+
+fn overlay_command(command: flags::OverlayCommands) -> Command {
+    match command {
+        flags::OverlayCommands::List(flags) => Command::OverlayList(OverlayList {
+            json: flags.json,
+            files: flags.files,
+            annotation_prefix: flags.kube_annotation_prefix,
+        }),
+        flags::OverlayCommands::Probe(flags::OverlayProbeFlags { list, timeout }) => {
+            Command::OverlayProbe(OverlayProbe {
+                json: list.json,
+                files: list.files,
+                annotation_prefix: list.kube_annotation_prefix,
+                timeout,
+            })
+        }
     }
 }
 
