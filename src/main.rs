@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use fairlead::config::{self, Command, EXIT_USAGE, LogFormat, LogSettings};
-use fairlead::overlay::list;
+use fairlead::overlay::{list, probe};
 use fairlead::{render, run};
 use fairlead_kernel::process;
 use tracing_subscriber::EnvFilter;
@@ -31,6 +31,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         Command::Print(text) => print!("{text}"),
         Command::Render(settings) => print!("{}", render::render(&settings)?),
         Command::OverlayList(settings) => list::list(&settings)?,
+        Command::OverlayProbe(settings) => probe::probe(&settings)?,
         Command::Cleanup(settings) => {
             log(settings.log);
             run::cleanup()?;

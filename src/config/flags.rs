@@ -17,6 +17,7 @@ Examples:
   fairlead --manifests=./manifests --hostname-override=node-1 -v=2
   fairlead render -f ./manifests --hostname-override=node-1
   fairlead overlay list
+  fairlead overlay probe
   fairlead cleanup
 
 Flags have kube-proxy's names and defaults where they mean the same. Durations are written like 30s, 1m30s or 1h.";
@@ -55,6 +56,8 @@ pub(super) enum Subcommands {
 pub(super) enum OverlayCommands {
     /// Print the ways to pods of other nodes, read from the kernel, and what is wrong with each; exits with 1 if anything is
     List(OverlayListFlags),
+    /// Send to every peer through the tunnel and print which do not answer and why; exits with 1 if any does not
+    Probe(OverlayProbeFlags),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +72,15 @@ pub(super) struct OverlayListFlags {
     /// What the annotations' keys on Nodes begin with
     #[arg(long, value_name = "PREFIX", default_value = "flannel.alpha.coreos.com")]
     pub(super) kube_annotation_prefix: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OverlayProbeFlags {
+    #[command(flatten)]
+    pub(super) list: OverlayListFlags,
+    /// How long an answer may take. Who does not answer is asked three times
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    pub(super) timeout: Duration,
 }
 
 #[derive(Debug, Args)]

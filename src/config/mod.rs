@@ -33,7 +33,7 @@ pub use file::{
 pub use flags::{LogFormat, RenderOutput};
 pub use ipvs::IpvsSettings;
 pub use reload::{Reload, follow};
-pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, Render, Settings};
+pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, OverlayProbe, Render, Settings};
 pub use usage::{EXIT_USAGE, UsageError};
 
 use crate::sysctls::ConntrackSettings;
@@ -53,6 +53,8 @@ pub enum Command {
     Render(Box<Render>),
     /// Show the overlay of this node.
     OverlayList(OverlayList),
+    /// Ask all peers through the overlay.
+    OverlayProbe(OverlayProbe),
     /// Print this text (help, version) to standard output and exit with 0.
     Print(String),
 }
@@ -98,13 +100,7 @@ where
     match line.command {
         None => run(line.run, &matches, host),
         Some(flags::Subcommands::Cleanup(flags)) => Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&flags.log) })),
-        Some(flags::Subcommands::Overlay { command: flags::OverlayCommands::List(flags) }) => {
-            Ok(Command::OverlayList(OverlayList {
-                json: flags.json,
-                files: flags.files,
-                annotation_prefix: flags.kube_annotation_prefix,
-            }))
-        }
+        Some(flags::Subcommands::Overlay { command }) => Ok(overlay_command(command)),
         Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host)?))),
     }
 }
@@ -167,6 +163,24 @@ fn on_line(matches: &ArgMatches) -> Vec<(String, String)> {
         .get_arguments()
         .filter(|argument| matches.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine));
     given.filter_map(|argument| Some((argument.get_id().to_string(), format!("--{}", argument.get_long()?)))).collect()
+}
+
+fn overlay_command(command: flags::OverlayCommands) -> Command {
+    match command {
+        flags::OverlayCommands::List(flags) => Command::OverlayList(OverlayList {
+            json: flags.json,
+            files: flags.files,
+            annotation_prefix: flags.kube_annotation_prefix,
+        }),
+        flags::OverlayCommands::Probe(flags::OverlayProbeFlags { list, timeout }) => {
+            Command::OverlayProbe(OverlayProbe {
+                json: list.json,
+                files: list.files,
+                annotation_prefix: list.kube_annotation_prefix,
+                timeout,
+            })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -168,6 +168,19 @@ pub struct OverlayList {
     pub annotation_prefix: String,
 }
 
+/// Settings of `fairlead overlay probe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlayProbe {
+    /// Whether JSON is printed.
+    pub json: bool,
+    /// Files and directories of Node objects to compare with.
+    pub files: Vec<PathBuf>,
+    /// What the annotations' keys begin with.
+    pub annotation_prefix: String,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
 /// Settings of `fairlead render`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Render {

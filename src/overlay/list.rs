@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use fairlead_kernel::route::{RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
@@ -28,7 +29,7 @@ const PLAIN: &str = "\x1b[0m";
 /// If the kernel or a file cannot be read; and, after printing, if something is not as it should be, so that scripts can
 /// tell.
 pub fn list(settings: &OverlayList) -> anyhow::Result<()> {
-    let nodes = nodes(settings)?;
+    let nodes = nodes(&settings.files, &settings.annotation_prefix)?;
     let held = read(&mut Rtnl::open()?).context("reading the kernel")?;
     let ways = ways::ways(&held, &nodes);
     if settings.json {
@@ -37,7 +38,8 @@ pub fn list(settings: &OverlayList) -> anyhow::Result<()> {
         println!("There is no way to pods of other nodes.");
     } else {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print!("{}", table(&ways, colours));
+        let rows: Vec<_> = ways.iter().map(|way| (row(way), !way.drift.is_empty())).collect();
+        print!("{}", table(&HEADS, &rows, colours));
     }
     match ways.iter().filter(|way| !way.drift.is_empty()).count() {
         0 => Ok(()),
@@ -45,10 +47,13 @@ pub fn list(settings: &OverlayList) -> anyhow::Result<()> {
     }
 }
 
-/// The Nodes in the given files.
-fn nodes(settings: &OverlayList) -> anyhow::Result<Vec<Facts>> {
-    let prefix = Prefix::new(&settings.annotation_prefix);
-    let objects = read_files(&settings.files, &NodeScope::All).context("reading the files")?;
+/// The Nodes in the given files and directories; what is wrong with one is printed.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn nodes(files: &[PathBuf], prefix: &str) -> anyhow::Result<Vec<Facts>> {
+    let prefix = Prefix::new(prefix);
+    let objects = read_files(files, &NodeScope::All).context("reading the files")?;
     let mut nodes = Vec::new();
     for object in &objects {
         let Object::Node(node) = object else { continue };
@@ -84,22 +89,22 @@ pub fn read(kernel: &mut Rtnl) -> Result<Held, RtnlError> {
     Ok(held)
 }
 
-/// Aligned columns under a line of heads.
+/// Aligned columns under a line of heads; rows with `true` are those with something wrong.
 #[must_use]
-pub fn table(ways: &[Way], colours: bool) -> String {
-    let rows: Vec<[String; 8]> = ways.iter().map(row).collect();
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].len()).chain([HEADS[column].len()]).max().unwrap_or_default();
-    let widths: [usize; 8] = std::array::from_fn(width);
+pub fn table<const N: usize>(heads: &[&str; N], rows: &[([String; N], bool)], colours: bool) -> String {
+    let width = |column: usize| {
+        rows.iter().map(|(row, _)| row[column].len()).chain([heads[column].len()]).max().unwrap_or_default()
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut out = String::new();
-    line(&mut out, &HEADS.map(str::to_owned), widths, colours.then_some(BOLD));
-    for (row, way) in rows.iter().zip(ways) {
-        line(&mut out, row, widths, (colours && !way.drift.is_empty()).then_some(RED));
+    line(&mut out, &heads.map(str::to_owned), widths, colours.then_some(BOLD));
+    for (row, wrong) in rows {
+        line(&mut out, row, widths, (colours && *wrong).then_some(RED));
     }
     out
 }
 
-fn line(out: &mut String, row: &[String; 8], widths: [usize; 8], colour: Option<&str>) {
+fn line<const N: usize>(out: &mut String, row: &[String; N], widths: [usize; N], colour: Option<&str>) {
     let cells: Vec<String> = row.iter().zip(widths).map(|(text, width)| format!("{text:width$}")).collect();
     let text = cells.join(GAP);
     let text = text.trim_end();

@@ -38,6 +38,7 @@ pub mod list;
 pub mod observe;
 mod outside;
 pub mod peers;
+pub mod probe;
 mod publish;
 mod retry;
 pub mod rules;

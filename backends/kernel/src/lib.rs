@@ -12,17 +12,18 @@
 //!    kernel
 //! ```
 //!
-//! [`ipset`] stands beside [`nft`] and [`conntrack`], on the same netlink.
+//! [`ipset`] stands beside [`nft`] and [`conntrack`], on the same netlink; [`ask`] beside all of it, on raw sockets.
 //!
 //! What it does not do: it knows no plan, no service and no Kubernetes; it decides nothing, keeps no state of what it
 //! wrote, starts no threads and logs nothing. Every call blocks its thread, a large transaction for a tenth of a
-//! second and more, so callers own a thread for it. All `unsafe` code of the program is here, in three places: the
-//! socket, the namespaces, and `uname`.
+//! second and more, so callers own a thread for it. All `unsafe` code of the program is here: the
+//! sockets, the namespaces, and `uname`.
 //!
 //! The messages are written by hand. Libraries were tried: those over the `nft` program cost 1.5 s and 240 MB where the
 //! kernel needs 0.1 s, the others lack expressions, error offsets or the guard against lengths that wrap.
 
 pub mod address;
+pub mod ask;
 pub mod conntrack;
 pub mod file;
 pub mod ipset;

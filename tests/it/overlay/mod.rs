@@ -8,6 +8,7 @@ mod flannel;
 mod list;
 mod modes;
 mod nodes;
+mod probe;
 mod reach;
 mod rules;
 mod services;
