@@ -67,7 +67,8 @@ fn chains_and_jumps_that_somebody_takes_away_come_back_in_front_of_those_of_othe
             let harms = [
                 format!("{tool} -t nat -F KUBE-SERVICES"),
                 format!("{tool} -t nat -D PREROUTING 1"),
-                format!("{tool} -D FORWARD 1 && {tool} -D FORWARD 1 && {tool} -D INPUT 1"),
+                // All but the first fail if the repair comes between.
+                format!("{tool} -D FORWARD 1 && {{ {tool} -D FORWARD 1; {tool} -D INPUT 1; true; }}"),
                 format!("{tool} -t nat -D KUBE-POSTROUTING 1"),
                 format!("{tool} -t nat -I KUBE-SERVICES -j RETURN"),
                 format!("{tool} -t nat -N KUBE-SVC-LEFTOVER"),
