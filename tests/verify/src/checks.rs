@@ -19,6 +19,8 @@ const REQUIRE: &str = "FAIRLEAD_REQUIRE";
 /// What runs in the virtual machine besides the tests that this machine cannot run, which cost the most. `cargo vm` runs
 /// all there.
 const IN_MACHINE: [&str; 3] = ["laws::nft", "packets::ipv6::families", "settings_of_conntrack"];
+/// Seconds for which a test may work there in silence. The longest takes 300 where the processor is emulated.
+const PATIENCE: &str = "1200";
 
 /// Documentation is read with its private items, so links to those are no mistake.
 const FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
@@ -96,7 +98,7 @@ fn tests(root: &Path) -> Outcome {
 
 /// Runs the tests that this machine has skipped, and some others, on another kernel.
 fn in_machine(root: &Path, skipped: &[String]) -> Outcome {
-    let mut arguments = vec!["vm", "--workspace"];
+    let mut arguments = vec!["vm", "--workspace", "--patience", PATIENCE];
     arguments.extend(IN_MACHINE);
     arguments.extend(skipped.iter().map(String::as_str));
     let mut outcome = run(root, "cargo", &arguments, &[]);
