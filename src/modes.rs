@@ -4,6 +4,7 @@
 //! until the new mode carries out the whole plan; only then is it removed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use fairlead_iptables::IptablesBackend;
@@ -47,11 +48,16 @@ impl Backend for Chosen {
     }
 }
 
-/// The backend of a mode; what others change of it is told to `doubts`.
+/// The backend of a mode; what others change of it is told to `doubts`, within a `sync_period` at the latest.
 ///
 /// # Errors
 /// If a thread cannot be started.
-pub fn backend(mode: Mode, ipvs: &IpvsSettings, doubts: UnboundedSender<Doubt>) -> anyhow::Result<Box<dyn Backend>> {
+pub fn backend(
+    mode: Mode,
+    sync_period: Duration,
+    ipvs: &IpvsSettings,
+    doubts: UnboundedSender<Doubt>,
+) -> anyhow::Result<Box<dyn Backend>> {
     let chosen = match mode {
         Mode::Nft => {
             let backend = NftBackend::new();
@@ -61,7 +67,8 @@ pub fn backend(mode: Mode, ipvs: &IpvsSettings, doubts: UnboundedSender<Doubt>) 
         Mode::Iptables(variant) => {
             let backend = IptablesBackend::new(variant);
             let witness: Arc<_> = backend.witness();
-            guard::start_looking(witness, doubts.clone()).context("starting the thread that looks at the tables")?;
+            guard::start_looking(witness, sync_period, doubts.clone())
+                .context("starting the thread that looks at the tables")?;
             guard::start(fairlead_iptables::concerns, backend.ours(), doubts)
                 .context("starting the thread that listens")?;
             Chosen { backend: Box::new(backend), others: vec![nft(), ipvs_mode()] }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairlead_kernel::nft::Ours;
-use fairlead_kernel::xtables::{Variant, used_here};
+use fairlead_kernel::xtables::{Ip, Variant, used_here};
 use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Protocol, Report, SyncError};
 
 use crate::desired::{Changes, Desired};
 use crate::door::{Done, DoorError};
-use crate::legacy::{Legacy, Witness};
+use crate::encode::{self, Needed, ip};
+use crate::legacy::Legacy;
 use crate::nft::NftVariant;
+use crate::witness::Witness;
 
 /// How long the lock of the legacy variant is waited for, as by kube-proxy.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -28,6 +30,8 @@ pub struct IptablesBackend {
     /// For each family: what the kernel holds, once it does.
     held: [Option<Desired>; 2],
     sctp: [bool; 2],
+    /// What the kernel must know.
+    needed: fn(Ip) -> Vec<Needed>,
     /// Whether chains of ours or of kube-proxy in the other variant are gone.
     tidy: bool,
     /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
@@ -53,6 +57,7 @@ impl IptablesBackend {
             witness: Arc::default(),
             held: [None, None],
             sctp: [true; 2],
+            needed: encode::needed,
             tidy: false,
             settled: false,
         }
@@ -62,6 +67,13 @@ impl IptablesBackend {
     #[must_use]
     pub const fn with_lock_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Needs something else of the kernel.
+    #[cfg(test)]
+    pub(crate) fn needing(mut self, needed: fn(Ip) -> Vec<Needed>) -> Self {
+        self.needed = needed;
         self
     }
 
@@ -96,9 +108,10 @@ impl IptablesBackend {
     /// Names what the kernel lacks before anything is written.
     fn check(&mut self) -> Result<(), DoorError> {
         for family in Family::BOTH {
+            let needed = (self.needed)(ip(family));
             let (lacking, sctp) = match &mut self.door {
-                Some(Door::Legacy(door)) => door.lacks(family)?,
-                Some(Door::Nft(door)) => door.lacks(family)?,
+                Some(Door::Legacy(door)) => door.lacks(family, &needed)?,
+                Some(Door::Nft(door)) => door.lacks(family, &needed)?,
                 None => continue,
             };
             if !lacking.is_empty() {

@@ -20,6 +20,8 @@ mod dispatch;
 mod door;
 mod encode;
 #[cfg(test)]
+mod lacking;
+#[cfg(test)]
 mod law;
 mod legacy;
 mod name;
@@ -34,11 +36,12 @@ mod sample;
 mod structure;
 mod text;
 mod trace;
+mod witness;
 
 pub use backend::{IptablesBackend, LOCK_PATIENCE};
 pub use concern::concerns;
 pub use fairlead_kernel::xtables::Variant;
-pub use legacy::Witness;
 pub use name::{chains_of, is_ours};
 pub use text::{family_text, text};
 pub use trace::{Fault, Tracer, trace};
+pub use witness::Witness;

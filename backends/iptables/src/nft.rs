@@ -9,7 +9,7 @@ use fairlead_plan::{Family, Plan};
 
 use crate::desired::{Changes, Desired};
 use crate::door::{self, CANARY, Done, DoorError, MANGLE};
-use crate::encode::{self, ip};
+use crate::encode::{self, Needed, ip};
 use crate::name;
 use crate::rules::{Rule, Table};
 
@@ -86,12 +86,12 @@ impl NftVariant {
         Ok(Self { nft, ours })
     }
 
-    /// What this kernel lacks for a family, and whether it knows SCTP.
-    pub fn lacks(&mut self, family: Family) -> Result<(Vec<String>, bool), DoorError> {
+    /// What of this the kernel lacks for a family, and whether it knows SCTP.
+    pub fn lacks(&mut self, family: Family, needed: &[Needed]) -> Result<(Vec<String>, bool), DoorError> {
         let mut lacking = Vec::new();
-        for (target, one) in encode::needed(ip(family)) {
-            if !self.nft.knows_extension(proto(family), target, one.name, one.revision)? {
-                lacking.push(encode::words(target, &one));
+        for one in needed {
+            if !self.nft.knows_extension(proto(family), one.target, one.one.name, one.one.revision)? {
+                lacking.push(one.words());
             }
         }
         let sctp = encode::needed_for_sctp(ip(family));
