@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::{IpvsSettings, Mode};
 use crate::guard::{self, Doubt};
+use crate::metrics::Metrics;
 
 /// A backend that removes what others have left as soon as it carries out a plan.
 struct Chosen {
@@ -56,6 +57,7 @@ pub fn backend(
     mode: Mode,
     sync_period: Duration,
     ipvs: &IpvsSettings,
+    metrics: &Metrics,
     doubts: UnboundedSender<Doubt>,
 ) -> anyhow::Result<Box<dyn Backend>> {
     let chosen = match mode {
@@ -66,6 +68,7 @@ pub fn backend(
         }
         Mode::Iptables(variant) => {
             let backend = IptablesBackend::new(variant);
+            metrics.has_iptables(backend.figures());
             let witness: Arc<_> = backend.witness();
             guard::start_looking(witness, sync_period, doubts.clone())
                 .context("starting the thread that looks at the tables")?;

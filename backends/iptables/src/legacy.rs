@@ -117,7 +117,7 @@ impl Legacy {
             let mut edit = Edit::default();
             if view.chain(CANARY).is_some() {
                 edit.remove.insert(CANARY.to_owned());
-                done = Done { writes: 1, transactions: 1, found: Vec::new() };
+                done = Done { writes: 1, transactions: 1, ..Done::default() };
             }
             edit
         })?;
@@ -140,6 +140,7 @@ impl Legacy {
             done = Done::default();
             let edit;
             (edit, content) = change(view, &mut done);
+            done.rules[table as usize] = written(&edit);
             done.writes = size(&edit);
             done.transactions = u32::from(!edit.is_empty());
             edit
@@ -149,9 +150,12 @@ impl Legacy {
     }
 }
 
+fn written(edit: &Edit) -> u64 {
+    edit.put.values().map(|chain| u64::from(chain.rules())).sum::<u64>() + edit.jumps.len() as u64
+}
+
 fn size(edit: &Edit) -> u64 {
-    let rules: u64 = edit.put.values().map(|chain| u64::from(chain.rules()) + 1).sum();
-    rules + (edit.remove.len() + edit.jumps.len() + edit.cut.len()) as u64
+    written(edit) + (edit.put.len() + edit.remove.len() + edit.cut.len()) as u64
 }
 
 /// What a table must have different to hold these chains and jumps and nothing else of ours.

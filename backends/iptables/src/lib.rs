@@ -19,6 +19,7 @@ mod desired;
 mod dispatch;
 mod door;
 mod encode;
+mod figures;
 #[cfg(test)]
 mod lacking;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod witness;
 pub use backend::{IptablesBackend, LOCK_PATIENCE};
 pub use concern::concerns;
 pub use fairlead_kernel::xtables::Variant;
+pub use figures::{Figures, OfFamily, OfTable};
 pub use name::{chains_of, is_ours};
 pub use text::{family_text, text};
 pub use trace::{Fault, Tracer, trace};

@@ -2,6 +2,7 @@
 
 mod api;
 mod churn;
+mod counted;
 mod flows;
 mod gap;
 mod input;

@@ -222,6 +222,12 @@ fn own_chains(ip: Ip, bytes: &[u8], hooks: Hooks) -> Result<Vec<HeldChain>, Brok
 }
 
 impl HeldRule<'_> {
+    /// How many packets have matched it since it was made.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.entry.packets()
+    }
+
     /// Whether it is this rule.
     #[must_use]
     pub fn is(&self, ip: Ip, rule: &Rule) -> bool {

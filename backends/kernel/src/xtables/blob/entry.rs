@@ -131,6 +131,14 @@ impl<'a> Entry<'a> {
         all
     }
 
+    /// How many packets it has matched.
+    pub fn packets(&self) -> u64 {
+        /// `struct xt_counters` is the last part of the header.
+        const COUNTERS: usize = 16;
+        let at = shape(self.ip).header - COUNTERS;
+        self.bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    }
+
     /// Everything that packets do not change, without the offset of a jump.
     pub fn hash_content(&self, jumps: bool, hasher: &mut impl Hasher) {
         let shape = shape(self.ip);
