@@ -32,7 +32,10 @@ impl Legacy {
     pub fn lacks(&self, family: Family, needed: &[Needed]) -> Result<(Vec<String>, bool), DoorError> {
         let tables = Xtables::open(ip(family))?;
         for table in Table::BOTH {
-            tables.info(table.name())?;
+            match tables.info(table.name()) {
+                Err(error) if error.is_unsupported() && tables.load() => tables.info(table.name())?,
+                info => info?,
+            };
         }
         let unknown = needed.iter().filter(|needed| !tables.knows(needed.target, needed.one.name, needed.one.revision));
         let sctp = encode::needed_for_sctp(ip(family));

@@ -76,8 +76,7 @@ fn micros(time: Duration) -> u128 {
 fn service(number: u16, version: u16) -> Service {
     let family = if number.is_multiple_of(2) { Family::V4 } else { Family::V6 };
     let of = |one: u16| u16::try_from((u32::from(number) * 7 + u32::from(one)) % ADDRESSES).expect("below the limit");
-    let mut pool: Vec<Endpoint> =
-        (0..ENDPOINTS - 1).map(|one| sample::endpoint(family, of(one), false)).collect();
+    let mut pool: Vec<Endpoint> = (0..ENDPOINTS - 1).map(|one| sample::endpoint(family, of(one), false)).collect();
     pool.push(sample::endpoint(family, 47_000 + version, false));
     sample::service(family, &format!("web-{number}"), number, Protocol::Tcp, pool)
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use fairlead_lab::{CONNECTIONS, Feature, Kind, Lab, Options, Place, SILENCE, Seen, external_ip, probe_set};
 use fairlead_plan::{Family, Packet, Plan, Protocol, Verdict};
 
-use super::scenario::{Check, Expect, Scenario, Source, Untouched, endpoint_address, place_of};
+use super::programs::Mode;
+use super::scenario::{Check, Expect, Scenario, Source, To, Untouched, endpoint_address, place_of};
 use super::stage::Stage;
 
 /// How long an answer that is due may take.
@@ -37,7 +38,7 @@ pub fn run(scenario: &Scenario, stage: &mut Stage) -> Vec<String> {
                 wrong.push(format!("step {number}: health checks tell {told:?}, not [{local}]"));
             }
         }
-        let found = check_all(&stage.lab, stage.family, &planned.plan, &step.checks, vip);
+        let found = check_all(stage, &planned.plan, &step.checks, vip);
         wrong.extend(found.into_iter().map(|line| format!("step {number}: {line}")));
     }
     if let Some(vip) = vip {
@@ -47,7 +48,8 @@ pub fn run(scenario: &Scenario, stage: &mut Stage) -> Vec<String> {
 }
 
 /// All checks at once, so that silence is waited for once.
-fn check_all(lab: &Lab, family: Family, plan: &Plan, checks: &[Check], vip: Option<IpAddr>) -> Vec<String> {
+fn check_all(stage: &Stage, plan: &Plan, checks: &[Check], vip: Option<IpAddr>) -> Vec<String> {
+    let (lab, family, mode) = (&stage.lab, stage.family, stage.mode);
     thread::scope(|scope| {
         let each = checks.iter().flat_map(|check| check.protocols.iter().map(move |protocol| (check, *protocol)));
         let threads: Vec<_> = each
@@ -56,7 +58,7 @@ fn check_all(lab: &Lab, family: Family, plan: &Plan, checks: &[Check], vip: Opti
                     let packet = packet(lab, family, check, protocol, vip);
                     let decided = decided(lab, family, plan, check, &packet);
                     let can_send = protocol != Protocol::Sctp || sctp_is_here();
-                    let seen = can_send.then(|| observed(lab, family, check, &packet)).flatten();
+                    let seen = can_send.then(|| observed(lab, family, mode, check, &packet)).flatten();
                     [decided, seen].into_iter().flatten().map(|said| format!("{protocol} {check}: {said}")).collect()
                 })
             })
@@ -121,7 +123,7 @@ fn is_masqueraded(check: &Check, source: Source, endpoint: &str) -> bool {
 }
 
 /// What is wrong with what packets meet.
-fn observed(lab: &Lab, family: Family, check: &Check, packet: &Packet) -> Option<String> {
+fn observed(lab: &Lab, family: Family, mode: Mode, check: &Check, packet: &Packet) -> Option<String> {
     let reaches = matches!(check.expect, Expect::Reaches(..));
     // Where an answer is due, a slow machine is no reason to call it silence.
     let silent = matches!(check.expect, Expect::Silence | Expect::Ignored(Untouched::Silence));
@@ -136,7 +138,11 @@ fn observed(lab: &Lab, family: Family, check: &Check, packet: &Packet) -> Option
     };
     let seen = probe_set(lab.place(check.from), packet.protocol, packet.destination, &options);
     let all = options.connections;
+    let is_node_port = matches!(check.to, To::Place(..));
     let right = match &check.expect {
+        Expect::Reaches(..) if packet.protocol == Protocol::Sctp && is_node_port && !mode.has_sctp_node_ports() => {
+            seen == Seen { refused: all, ..Seen::default() }
+        }
         Expect::Reaches(names, source) => {
             let others = seen.refused + seen.silence + seen.failed.len();
             others == 0

@@ -11,6 +11,7 @@ use libc::{c_int, socklen_t};
 use super::blob::entry::Entry;
 use super::blob::{Broken, Hooks, build};
 use super::{Edit, Ip, Lock, TableView, XtablesError, memory, words};
+use crate::module;
 
 /// Socket options of `linux/netfilter_ipv4/ip_tables.h`; those for IPv6 have the same numbers but for the revisions.
 const SET_REPLACE: c_int = 64;
@@ -62,6 +63,12 @@ impl Xtables {
         }
         // SAFETY: `fd` was just returned by `socket` and nobody else owns it.
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, ip })
+    }
+
+    /// Loads the module that knows of tables, which the kernel does not do on demand. True if it is there now.
+    #[must_use]
+    pub fn load(&self) -> bool {
+        module::load(if self.ip == Ip::V4 { "ip_tables" } else { "ip6_tables" })
     }
 
     /// How large a table is. Makes the table if there is none yet.
