@@ -158,15 +158,23 @@ impl Desired {
             .iter()
             .map(|Change { was, now }| Change { was: was.filter(|s| self.has(s)), now: now.filter(|s| self.has(s)) })
             .collect();
+        let (found_alike, others): (Vec<&Change<'_>>, Vec<&Change<'_>>) = ours
+            .iter()
+            .partition(|Change { was, now }| was.zip(*now).is_some_and(|(was, now)| self.is_found_alike(was, now)));
+        for now in found_alike.into_iter().filter_map(|change| change.now) {
+            for (root, place, number) in self.places(now) {
+                self.tree(root).insert(place, Leaf::Frontend(Arc::clone(now), number));
+            }
+        }
         // An address may pass from one service to another.
-        for was in ours.iter().filter_map(|change| change.was) {
+        for was in others.iter().filter_map(|change| change.was) {
             self.remove(was, &mut dirty);
+        }
+        for now in others.iter().filter_map(|change| change.now) {
+            self.insert(now, &mut dirty);
         }
         for Change { was, now } in &ours {
             self.chains(*was, *now, &mut all);
-            if let Some(now) = now {
-                self.insert(now, &mut dirty);
-            }
         }
         let dispatch = self.dispatch(&dirty);
         all.new.extend(dispatch.new);
@@ -195,6 +203,18 @@ impl Desired {
                 Some(_) => None,
             };
         }
+    }
+
+    /// Whether the rules that find a service stay as they are, as when it only changes endpoints: with 10,000 services it takes
+    /// 50 ms to render all of a dispatch.
+    fn is_found_alike(&self, was: &Arc<Service>, now: &Arc<Service>) -> bool {
+        let rules = |service: &Arc<Service>| {
+            let rule = |(root, place, number)| {
+                (root, place, number, self.leaf(root, &Leaf::Frontend(Arc::clone(service), number)))
+            };
+            self.places(service).into_iter().map(rule).collect::<Vec<_>>()
+        };
+        was.frontends == now.frontends && rules(was) == rules(now)
     }
 
     /// Where a service has rules in the dispatch.

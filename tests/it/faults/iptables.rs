@@ -126,7 +126,6 @@ fn a_change_that_leaves_a_legacy_table_its_size_is_repaired_within_the_sync_peri
             format!(
                 "chain=$({tool}-save -t nat | sed -n 's/^-A \\(KUBE-SEP-[A-Z0-9]*\\) -p tcp -j DNAT.*/\\1/p' | head -n 1) && \
                  number=$({tool} -t nat -S $chain | grep -c -e -A) && \
-                 {tool} -t nat -R $chain $number -p tcp -j DNAT --to-destination {to} && \
                  {tool} -t nat -R $chain $number -p tcp -j DNAT --to-destination {to}"
             ),
         ] {

@@ -10,6 +10,7 @@ mod iptables;
 mod kill;
 mod kube_proxy;
 mod missing;
+mod neighbours;
 mod repair;
 mod restart;
 
