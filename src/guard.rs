@@ -57,16 +57,25 @@ pub fn start(concerns: Concerns, ours: Arc<Ours>, doubts: mpsc::UnboundedSender<
 }
 
 /// Starts the thread that looks at tables of the legacy variant of iptables again and again, since the kernel does not announce
-/// changes of them. It ends when nobody receives any more.
+/// changes of them: at their sizes, and once in a `period` at their rules. It ends when nobody receives any more.
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn start_looking(witness: Arc<Witness>, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
+pub fn start_looking(witness: Arc<Witness>, period: Duration, doubts: mpsc::UnboundedSender<Doubt>) -> io::Result<()> {
     let look = move || {
         let mut told = None;
+        let mut whole = Instant::now() + period;
         while !doubts.is_closed() {
-            std::thread::sleep(LOOK);
-            let doubt = match witness.changed() {
+            std::thread::sleep(LOOK.min(period));
+            let due = Instant::now() >= whole;
+            if due {
+                whole = Instant::now() + period;
+            }
+            let changed = match witness.changed() {
+                Ok(None) if due => witness.altered(),
+                changed => changed,
+            };
+            let doubt = match changed {
                 Ok(changed) => changed.map(Doubt::Foreign),
                 Err(error) => Some(Doubt::Deaf(error.to_string())),
             };

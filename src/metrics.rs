@@ -3,12 +3,14 @@
 //! Names are kube-proxy's where the meaning is the same, so that dashboards and alerts go on working.
 
 mod declared;
+mod iptables;
 mod overlay;
 mod process;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fairlead_iptables::Figures;
 use fairlead_plan::{Family, Report, SyncError};
 use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
@@ -136,6 +138,8 @@ pub struct Metrics {
     path: Path,
     /// What the kernel carries out, shown at a scrape.
     tally: Mutex<Option<Tally>>,
+    /// In mode iptables.
+    iptables: OnceLock<Arc<Figures>>,
 }
 
 impl Metrics {
@@ -168,7 +172,7 @@ impl Metrics {
             table.repairs.with_label_values(&[what]);
         }
         let path = Path::new(&table);
-        Self { registry, table, path, tally: Mutex::default() }
+        Self { registry, table, path, tally: Mutex::default(), iptables: OnceLock::new() }
     }
 
     /// A sync was asked for.
@@ -208,8 +212,10 @@ impl Metrics {
 
     /// A sync failed.
     pub fn sync_failed(&self, error: &SyncError) {
-        for family in Family::BOTH {
-            self.table.nft_failures.with_label_values(&[family.label()]).inc();
+        if self.iptables.get().is_none() {
+            for family in Family::BOTH {
+                self.table.nft_failures.with_label_values(&[family.label()]).inc();
+            }
         }
         self.failed(match error {
             SyncError::Unsupported(_) => Cause::Unsupported,
@@ -274,6 +280,7 @@ impl Metrics {
         if let Some(tally) = &*tally {
             self.show(tally);
         }
+        self.show_iptables();
         self.process(Process::read());
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }

@@ -4,6 +4,7 @@
 //! until the new mode carries out the whole plan; only then is it removed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use fairlead_iptables::IptablesBackend;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::{IpvsSettings, Mode};
 use crate::guard::{self, Doubt};
+use crate::metrics::Metrics;
 
 /// A backend that removes what others have left as soon as it carries out a plan.
 struct Chosen {
@@ -47,11 +49,17 @@ impl Backend for Chosen {
     }
 }
 
-/// The backend of a mode; what others change of it is told to `doubts`.
+/// The backend of a mode; what others change of it is told to `doubts`, within a `sync_period` at the latest.
 ///
 /// # Errors
 /// If a thread cannot be started.
-pub fn backend(mode: Mode, ipvs: &IpvsSettings, doubts: UnboundedSender<Doubt>) -> anyhow::Result<Box<dyn Backend>> {
+pub fn backend(
+    mode: Mode,
+    sync_period: Duration,
+    ipvs: &IpvsSettings,
+    metrics: &Metrics,
+    doubts: UnboundedSender<Doubt>,
+) -> anyhow::Result<Box<dyn Backend>> {
     let chosen = match mode {
         Mode::Nft => {
             let backend = NftBackend::new();
@@ -60,8 +68,10 @@ pub fn backend(mode: Mode, ipvs: &IpvsSettings, doubts: UnboundedSender<Doubt>) 
         }
         Mode::Iptables(variant) => {
             let backend = IptablesBackend::new(variant);
+            metrics.has_iptables(backend.figures());
             let witness: Arc<_> = backend.witness();
-            guard::start_looking(witness, doubts.clone()).context("starting the thread that looks at the tables")?;
+            guard::start_looking(witness, sync_period, doubts.clone())
+                .context("starting the thread that looks at the tables")?;
             guard::start(fairlead_iptables::concerns, backend.ours(), doubts)
                 .context("starting the thread that listens")?;
             Chosen { backend: Box::new(backend), others: vec![nft(), ipvs_mode()] }

@@ -61,7 +61,7 @@ pub async fn run(
     let mut failures = serve(&settings, &health, &metrics, &publisher, wanted_checks)?;
 
     let (doubt_sender, doubts) = mpsc::unbounded_channel();
-    let backend = modes::backend(settings.mode, &settings.ipvs, doubt_sender)?;
+    let backend = modes::backend(settings.mode, settings.sync_period, &settings.ipvs, &metrics, doubt_sender)?;
     let (outcome_sender, outcomes) = mpsc::unbounded_channel();
     let programmer = Programmer::start(backend, outcome_sender).context("starting the thread that programs")?;
     let loopback = settings.loopback_node_ports.then(|| Loopback::start(Arc::clone(&metrics))).transpose();

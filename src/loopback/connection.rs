@@ -16,6 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, trace, warn};
 
+use crate::metrics::Metrics;
+
 /// How many endpoints are tried for one connection.
 const ATTEMPTS: usize = 3;
 /// An endpoint that has not answered by then does not get the connection. Longer than TCP's first retransmission (1 s).
@@ -59,11 +61,17 @@ impl Permits {
     }
 }
 
-/// Accepts and carries connections until it is dropped, which ends none of them.
-pub(super) async fn accept(listener: TcpListener, service: watch::Receiver<Arc<Service>>, permits: Arc<Permits>) {
+/// Accepts, counts and carries connections until it is dropped, which ends none of them.
+pub(super) async fn accept(
+    listener: TcpListener,
+    service: watch::Receiver<Arc<Service>>,
+    permits: Arc<Permits>,
+    metrics: Arc<Metrics>,
+) {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
+                metrics.accepted_on_loopback();
                 let Some(permit) = permits.take().await else { return };
                 let service = service.clone();
                 tokio::spawn(async move {

@@ -180,7 +180,12 @@ impl Ports {
                     info!("the node port of {} answers on {address} now", service.key);
                 }
                 let (sender, receiver) = watch::channel(service);
-                let listener = tokio::spawn(connection::accept(listener, receiver, Arc::clone(&self.permits)));
+                let listener = tokio::spawn(connection::accept(
+                    listener,
+                    receiver,
+                    Arc::clone(&self.permits),
+                    Arc::clone(&self.metrics),
+                ));
                 self.open.insert(address, Open { service: sender, listener });
             }
             // Nobody can speak IPv6 to a node without it.

@@ -123,6 +123,18 @@ metrics! {
         "Service ports with policy Local that have endpoints in the cluster but none on this node.";
     nft_failures: IntCounterVec, "kubeproxy_sync_proxy_rules_nftables_sync_failures_total", ["ip_family"],
         "Syncs of nf_tables that failed; one sync carries both families.";
+    iptables_rules: IntGaugeVec, "kubeproxy_sync_proxy_rules_iptables_total", ["table", "ip_family"],
+        "Rules of ours in a table of iptables.";
+    iptables_last: IntGaugeVec, "kubeproxy_sync_proxy_rules_iptables_last", ["table", "ip_family"],
+        "Rules that the last sync wrote to a table of iptables.";
+    iptables_failures: IntCounterVec, "kubeproxy_sync_proxy_rules_iptables_restore_failures_total", ["ip_family"],
+        "Syncs of iptables from nothing that failed.";
+    iptables_partial_failures: IntCounterVec, "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total", ["ip_family"],
+        "Changes of iptables that failed; each is followed by a sync from nothing.";
+    invalid_dropped: IntCounterVec, "kubeproxy_iptables_ct_state_invalid_dropped_packets_total", [],
+        "Forwarded packets that were dropped because conntrack could not place them; mode iptables counts them.";
+    localhost_accepted: IntCounterVec, "kubeproxy_iptables_localhost_nodeports_accepted_packets_total", [],
+        "First packets of connections to node ports on loopback; mode iptables counts them.";
     conntrack_sync: HistogramVec(SLOW), "kubeproxy_conntrack_reconciler_sync_duration_seconds", ["ip_family"],
         "How long one search for stale flows in connection tracking took.";
     conntrack_deleted: IntCounterVec, "kubeproxy_conntrack_reconciler_deleted_entries_total", ["ip_family"],

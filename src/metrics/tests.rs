@@ -6,7 +6,8 @@ use super::*;
 use crate::resolve::PerFamily;
 
 /// Names of kube-proxy that no convention would allow today.
-const UPSTREAM_QUIRKS: [&str; 1] = ["kubeproxy_sync_proxy_rules_no_local_endpoints_total"];
+const UPSTREAM_QUIRKS: [&str; 2] =
+    ["kubeproxy_sync_proxy_rules_no_local_endpoints_total", "kubeproxy_sync_proxy_rules_iptables_total"];
 
 fn metrics() -> Metrics {
     Metrics::new("1.2.3", "nft")
@@ -59,6 +60,7 @@ fn every_declared_metric_is_in_the_registry_and_appears_once_it_is_used() {
     metrics.answered(Question::Livez, 503);
     metrics.rejected(Kind::EndpointSlice, "InvalidEndpoint");
     metrics.has_overlay();
+    metrics.has_iptables(Arc::default());
     let text = metrics.scrape().unwrap();
     for declared in DECLARED {
         let help = format!("# HELP {} {}\n", declared.name, declared.help);
@@ -147,6 +149,18 @@ fn a_scrape_shows_what_the_plan_comes_to_by_family() {
         let name = format!("kubeproxy_sync_proxy_rules_no_local_endpoints_total{labels}");
         assert_eq!(series(&metrics, &name).as_deref(), Some(value), "{name}");
     }
+}
+
+#[test]
+fn connections_on_loopback_are_counted_in_mode_iptables_alone() {
+    let metrics = metrics();
+    let accepted = "kubeproxy_iptables_localhost_nodeports_accepted_packets_total";
+    metrics.accepted_on_loopback();
+    assert_eq!(series(&metrics, accepted), None);
+    metrics.has_iptables(Arc::default());
+    assert_eq!(series(&metrics, accepted).as_deref(), Some("0"));
+    metrics.accepted_on_loopback();
+    assert_eq!(series(&metrics, accepted).as_deref(), Some("1"));
 }
 
 #[test]

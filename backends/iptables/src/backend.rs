@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fairlead_kernel::nft::Ours;
-use fairlead_kernel::xtables::{Variant, used_here};
+use fairlead_kernel::xtables::{Ip, Variant, used_here};
 use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Protocol, Report, SyncError};
 
 use crate::desired::{Changes, Desired};
 use crate::door::{Done, DoorError};
-use crate::legacy::{Legacy, Witness};
+use crate::encode::{self, Needed, ip};
+use crate::figures::Figures;
+use crate::legacy::Legacy;
 use crate::nft::NftVariant;
+use crate::witness::Witness;
 
 /// How long the lock of the legacy variant is waited for, as by kube-proxy.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -25,9 +28,12 @@ pub struct IptablesBackend {
     door: Option<Door>,
     ours: Arc<Ours>,
     witness: Arc<Witness>,
+    figures: Arc<Figures>,
     /// For each family: what the kernel holds, once it does.
     held: [Option<Desired>; 2],
     sctp: [bool; 2],
+    /// What the kernel must know.
+    needed: fn(Ip) -> Vec<Needed>,
     /// Whether chains of ours or of kube-proxy in the other variant are gone.
     tidy: bool,
     /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
@@ -51,8 +57,10 @@ impl IptablesBackend {
             door: None,
             ours: Arc::default(),
             witness: Arc::default(),
+            figures: Arc::default(),
             held: [None, None],
             sctp: [true; 2],
+            needed: encode::needed,
             tidy: false,
             settled: false,
         }
@@ -62,6 +70,13 @@ impl IptablesBackend {
     #[must_use]
     pub const fn with_lock_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Needs something else of the kernel.
+    #[cfg(test)]
+    pub(crate) fn needing(mut self, needed: fn(Ip) -> Vec<Needed>) -> Self {
+        self.needed = needed;
         self
     }
 
@@ -77,6 +92,12 @@ impl IptablesBackend {
         Arc::clone(&self.witness)
     }
 
+    /// What can be measured.
+    #[must_use]
+    pub fn figures(&self) -> Arc<Figures> {
+        Arc::clone(&self.figures)
+    }
+
     fn door(&mut self) -> Result<&mut Door, DoorError> {
         if self.door.is_none() {
             let variant = match self.choice {
@@ -89,6 +110,7 @@ impl IptablesBackend {
             };
             self.door = Some(door);
             self.check()?;
+            self.figures.uses(variant);
         }
         self.door.as_mut().ok_or_else(|| DoorError::Lacks("no variant was chosen".to_owned()))
     }
@@ -96,9 +118,10 @@ impl IptablesBackend {
     /// Names what the kernel lacks before anything is written.
     fn check(&mut self) -> Result<(), DoorError> {
         for family in Family::BOTH {
+            let needed = (self.needed)(ip(family));
             let (lacking, sctp) = match &mut self.door {
-                Some(Door::Legacy(door)) => door.lacks(family)?,
-                Some(Door::Nft(door)) => door.lacks(family)?,
+                Some(Door::Legacy(door)) => door.lacks(family, &needed)?,
+                Some(Door::Nft(door)) => door.lacks(family, &needed)?,
                 None => continue,
             };
             if !lacking.is_empty() {
@@ -146,11 +169,12 @@ impl IptablesBackend {
     fn sync_family(&mut self, family: Family, was: Option<&Plan>, now: &Plan) -> Result<Done, DoorError> {
         if let Some(was) = was.filter(|was| was.node == now.node) {
             let changes: Vec<Change<'_>> = was.services.changes(&now.services).collect();
-            if let Some(done) = self.step(family, &changes)? {
+            let done = self.step(family, &changes).inspect_err(|_| self.figures.failed(family, true))?;
+            if let Some(done) = done {
                 return Ok(done);
             }
         }
-        let mut done = self.adopt(family, now)?;
+        let mut done = self.adopt(family, now).inspect_err(|_| self.figures.failed(family, false))?;
         if was.is_some_and(|was| was.node != now.node) {
             // What differs is our own doing.
             done.found.clear();
@@ -201,6 +225,9 @@ impl Backend for IptablesBackend {
         let start = Instant::now();
         for family in Family::BOTH {
             let done = self.sync_family(family, was, now)?;
+            if let Some(held) = &self.held[family as usize] {
+                self.figures.synced(family, held.rules(), &done);
+            }
             report.writes += done.writes;
             report.transactions += done.transactions;
             if self.settled {
@@ -222,7 +249,7 @@ impl Backend for IptablesBackend {
             self.ours.settle();
         }
         self.settled = true;
-        let rules = |held: &Option<Desired>| held.as_ref().map_or(0, Desired::rules);
+        let rules = |held: &Option<Desired>| held.as_ref().map_or(0, |held| held.rules().iter().sum());
         report.held = [0, 1].map(|family| FamilyCounts { rules: rules(&self.held[family]), elements: 0 });
         Ok(report)
     }

@@ -107,7 +107,8 @@ pub struct Desired {
     leaves: BTreeMap<Root, BTreeMap<Place, Leaf>>,
     /// Chains of the dispatch: a number for their content, and how many rules.
     dispatched: HashMap<(Root, String), (u64, usize)>,
-    rules: usize,
+    /// By table.
+    rules: [usize; 2],
 }
 
 impl Desired {
@@ -120,16 +121,16 @@ impl Desired {
             sctp,
             leaves: Root::ALL.map(|root| (root, BTreeMap::new())).into(),
             dispatched: HashMap::new(),
-            rules: structure::jumps().len(),
+            rules: Table::BOTH.map(|table| structure::jumps().iter().filter(|jump| jump.table == table).count()),
         };
         for chain in structure::constant(family, &plan.node) {
-            desired.rules += chain.rules.len();
+            desired.rules[chain.table as usize] += chain.rules.len();
             each(chain);
         }
         for service in plan.services.iter() {
             if desired.has(service) {
                 for chain in render::chains(&desired.setting, service) {
-                    desired.rules += chain.rules.len();
+                    desired.rules[chain.table as usize] += chain.rules.len();
                     each(chain);
                 }
                 desired.insert(service, &mut BTreeSet::new());
@@ -140,9 +141,9 @@ impl Desired {
         desired
     }
 
-    /// How many rules that is.
-    pub const fn rules(&self) -> u64 {
-        self.rules as u64
+    /// How many rules that is, by table.
+    pub fn rules(&self) -> [u64; 2] {
+        self.rules.map(|rules| rules as u64)
     }
 
     fn has(&self, service: &Service) -> bool {
@@ -157,15 +158,23 @@ impl Desired {
             .iter()
             .map(|Change { was, now }| Change { was: was.filter(|s| self.has(s)), now: now.filter(|s| self.has(s)) })
             .collect();
+        let (found_alike, others): (Vec<&Change<'_>>, Vec<&Change<'_>>) = ours
+            .iter()
+            .partition(|Change { was, now }| was.zip(*now).is_some_and(|(was, now)| self.is_found_alike(was, now)));
+        for now in found_alike.into_iter().filter_map(|change| change.now) {
+            for (root, place, number) in self.places(now) {
+                self.tree(root).insert(place, Leaf::Frontend(Arc::clone(now), number));
+            }
+        }
         // An address may pass from one service to another.
-        for was in ours.iter().filter_map(|change| change.was) {
+        for was in others.iter().filter_map(|change| change.was) {
             self.remove(was, &mut dirty);
+        }
+        for now in others.iter().filter_map(|change| change.now) {
+            self.insert(now, &mut dirty);
         }
         for Change { was, now } in &ours {
             self.chains(*was, *now, &mut all);
-            if let Some(now) = now {
-                self.insert(now, &mut dirty);
-            }
         }
         let dispatch = self.dispatch(&dirty);
         all.new.extend(dispatch.new);
@@ -180,8 +189,12 @@ impl Desired {
             chains.into_iter().map(|chain| ((chain.table, chain.name), chain.rules)).collect::<BTreeMap<_, _>>()
         };
         let (old, new) = (render(was), render(now));
-        let count = |chains: &BTreeMap<_, Vec<Rule>>| chains.values().map(Vec::len).sum::<usize>();
-        self.rules = self.rules + count(&new) - count(&old);
+        for ((table, _), rules) in &new {
+            self.rules[*table as usize] += rules.len();
+        }
+        for ((table, _), rules) in &old {
+            self.rules[*table as usize] -= rules.len();
+        }
         all.remove.extend(old.keys().filter(|key| !new.contains_key(*key)).cloned());
         for (key, rules) in new {
             match old.get(&key) {
@@ -190,6 +203,18 @@ impl Desired {
                 Some(_) => None,
             };
         }
+    }
+
+    /// Whether the rules that find a service stay as they are, as when it only changes endpoints: with 10,000 services it takes
+    /// 50 ms to render all of a dispatch.
+    fn is_found_alike(&self, was: &Arc<Service>, now: &Arc<Service>) -> bool {
+        let rules = |service: &Arc<Service>| {
+            let rule = |(root, place, number)| {
+                (root, place, number, self.leaf(root, &Leaf::Frontend(Arc::clone(service), number)))
+            };
+            self.places(service).into_iter().map(rule).collect::<Vec<_>>()
+        };
+        was.frontends == now.frontends && rules(was) == rules(now)
     }
 
     /// Where a service has rules in the dispatch.
@@ -288,7 +313,8 @@ impl Desired {
             for Chain { table, name, rules } in self.render(*root) {
                 let now = (number(&rules), rules.len());
                 let was = self.dispatched.insert((*root, name.clone()), now);
-                self.rules = self.rules + now.1 - was.map_or(0, |(_, rules)| rules);
+                let count = &mut self.rules[table as usize];
+                *count = *count + now.1 - was.map_or(0, |(_, rules)| rules);
                 seen.insert(name.clone());
                 match was {
                     None => all.new.insert((table, name), rules),
@@ -299,8 +325,9 @@ impl Desired {
             let gone: Vec<_> =
                 self.dispatched.keys().filter(|(of, name)| of == root && !seen.contains(name)).cloned().collect();
             for key in gone {
-                self.rules -= self.dispatched.remove(&key).map_or(0, |(_, rules)| rules);
-                all.remove.insert((root.place().0, key.1));
+                let (table, _) = root.place();
+                self.rules[table as usize] -= self.dispatched.remove(&key).map_or(0, |(_, rules)| rules);
+                all.remove.insert((table, key.1));
             }
         }
         all

@@ -49,6 +49,8 @@ impl From<DoorError> for SyncError {
 pub struct Done {
     /// Rules and chains written or deleted.
     pub writes: u64,
+    /// Rules among them that were written, by table.
+    pub rules: [u64; 2],
     /// Replacements of a table, or transactions.
     pub transactions: u32,
     /// What was found different, a sentence each.
@@ -60,6 +62,9 @@ impl Done {
     pub fn and(&mut self, other: Self) {
         self.writes += other.writes;
         self.transactions += other.transactions;
+        for (rules, more) in self.rules.iter_mut().zip(other.rules) {
+            *rules += more;
+        }
         self.found.extend(other.found);
     }
 

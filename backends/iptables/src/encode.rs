@@ -1,9 +1,9 @@
 //! From typed rules to what the kernel takes.
 
-use fairlead_kernel::xtables::{self, ConntrackState, EncodedChain, Extension, Ip};
+use fairlead_kernel::xtables::{self, ConntrackState, EncodedChain, Extension, Ip, words};
 use fairlead_plan::{Family, Protocol};
 
-use crate::rules::{Match, Rule, Target};
+use crate::rules::{Match, Rule, Table, Target};
 
 /// The kernel's name for a family.
 pub const fn ip(family: Family) -> Ip {
@@ -32,39 +32,62 @@ pub fn chain(ip: Ip, rules: &[Rule]) -> EncodedChain {
     encoded
 }
 
-/// One of each match (`false`) and target (`true`) that any plan without SCTP may need.
-pub fn needed(ip: Ip) -> Vec<(bool, Extension)> {
+/// A match or target that rules need, whatever the plan.
+#[derive(Debug, Clone)]
+pub struct Needed {
+    /// In which tables.
+    pub tables: &'static [Table],
+    /// Whether it is a target.
+    pub target: bool,
+    /// One such.
+    pub one: Extension,
+}
+
+impl Needed {
+    /// It in words.
+    pub fn words(&self) -> String {
+        let tables: Vec<&str> = self.tables.iter().map(|table| table.name()).collect();
+        let place = if tables.len() == 1 { "table" } else { "tables" };
+        format!("{} for the {place} {}", words(self.target, self.one.name, self.one.revision), tables.join(" and "))
+    }
+}
+
+/// One of each match and target that any plan without SCTP may need.
+pub fn needed(ip: Ip) -> Vec<Needed> {
+    const NAT: &[Table] = &[Table::Nat];
+    const FILTER: &[Table] = &[Table::Filter];
+    const BOTH: &[Table] = &Table::BOTH;
     let any = match ip {
         Ip::V4 => std::net::Ipv4Addr::LOCALHOST.into(),
         Ip::V6 => std::net::Ipv6Addr::LOCALHOST.into(),
     };
-    let matches = [
-        Match::Comment(String::new()),
-        Match::Marked(1),
-        Match::FromHere,
-        Match::New,
-        Match::OneIn(2),
-        Match::Remember("list".to_owned()),
-    ];
-    let ports = [Protocol::Tcp, Protocol::Udp].map(|protocol| extension(ip, Some(protocol), &Match::Ports(1, 1)));
-    let targets =
-        [Target::Mark(1), Target::Masquerade, Target::Dnat(std::net::SocketAddr::new(any, 1)), Target::Reject];
-    let targets = targets.iter().filter_map(|one| match target(ip, one) {
-        xtables::Target::Extension(extension) => Some((true, extension)),
+    let matched = |tables, protocol, one: &Match| Needed { tables, target: false, one: extension(ip, protocol, one) };
+    let done = |tables, one: &Target| match target(ip, one) {
+        xtables::Target::Extension(one) => Some(Needed { tables, target: true, one }),
         _ => None,
-    });
-    matches.iter().map(|one| extension(ip, None, one)).chain(ports).map(|one| (false, one)).chain(targets).collect()
+    };
+    let targets = [
+        done(NAT, &Target::Mark(1)),
+        done(NAT, &Target::Masquerade),
+        done(NAT, &Target::Dnat(std::net::SocketAddr::new(any, 1))),
+        done(FILTER, &Target::Reject),
+    ];
+    let matches = [
+        matched(BOTH, None, &Match::Comment(String::new())),
+        matched(BOTH, None, &Match::Marked(1)),
+        matched(BOTH, None, &Match::FromHere),
+        matched(FILTER, None, &Match::New),
+        matched(NAT, None, &Match::OneIn(2)),
+        matched(NAT, None, &Match::Remember("list".to_owned())),
+        matched(BOTH, Some(Protocol::Tcp), &Match::Ports(1, 1)),
+        matched(BOTH, Some(Protocol::Udp), &Match::Ports(1, 1)),
+    ];
+    matches.into_iter().chain(targets.into_iter().flatten()).collect()
 }
 
 /// What a rule for SCTP needs.
 pub fn needed_for_sctp(ip: Ip) -> Extension {
     extension(ip, Some(Protocol::Sctp), &Match::Ports(1, 1))
-}
-
-/// How a person calls a match or target.
-pub fn words(target: bool, one: &Extension) -> String {
-    let kind = if target { "target" } else { "match" };
-    format!("the {kind} {} (revision {}; module xt_{})", one.name, one.revision, one.name)
 }
 
 fn extension(ip: Ip, protocol: Option<Protocol>, one: &Match) -> Extension {

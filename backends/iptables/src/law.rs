@@ -5,7 +5,7 @@ use fairlead_plan::{Change, Family, Plan};
 use proptest::prelude::*;
 
 use crate::desired::{Chains, Desired};
-use crate::rules::Chain;
+use crate::rules::{Chain, Table};
 use crate::sample;
 
 fn whole(plan: &Plan, family: Family) -> (Desired, Chains) {
@@ -16,8 +16,12 @@ fn whole(plan: &Plan, family: Family) -> (Desired, Chains) {
     (desired, chains)
 }
 
-fn count(chains: &Chains) -> u64 {
-    (chains.values().map(Vec::len).sum::<usize>() + crate::structure::jumps().len()) as u64
+fn count(chains: &Chains) -> [u64; 2] {
+    Table::BOTH.map(|table| {
+        let of_chains: usize = chains.iter().filter(|((of, _), _)| *of == table).map(|(_, rules)| rules.len()).sum();
+        let jumps = crate::structure::jumps().iter().filter(|jump| jump.table == table).count();
+        (of_chains + jumps) as u64
+    })
 }
 
 proptest! {

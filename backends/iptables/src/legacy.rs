@@ -1,59 +1,20 @@
 //! The legacy variant: each table is read, changed and replaced as a whole.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_kernel::xtables::{
-    Edit, EncodedChain, Hook, Ip, TableInfo, TableView, Xtables, XtablesError, legacy_table_exists,
-};
+use fairlead_kernel::xtables::{Edit, EncodedChain, Hook, Ip, TableView, Xtables, legacy_table_exists};
 use fairlead_plan::{Family, Plan};
 
 use crate::desired::{Changes, Desired};
 use crate::door::{self, CANARY, Done, DoorError, MANGLE};
-use crate::encode::{self, ip};
+use crate::encode::{self, Needed, ip};
 use crate::name;
 use crate::rules::{Jump, Rule, Table};
+use crate::witness::{Content, Left, Witness};
 
 type Encoded = BTreeMap<String, Arc<EncodedChain>>;
-type Infos = BTreeMap<(Family, Table), TableInfo>;
-
-/// How large the tables were when we left them: a change by somebody else shows in that nearly always.
-#[derive(Debug, Default)]
-pub struct Witness {
-    left: Mutex<Infos>,
-}
-
-impl Witness {
-    fn left(&self) -> MutexGuard<'_, Infos> {
-        // Only whole entries are written.
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Compares with nothing any more.
-    pub(crate) fn forget(&self) {
-        self.left().clear();
-    }
-
-    /// Compares; a sentence if somebody has changed a table since we left it. Waits while we change one ourselves.
-    ///
-    /// # Errors
-    /// If a table cannot be asked.
-    pub fn changed(&self) -> Result<Option<String>, XtablesError> {
-        let left = self.left();
-        for ((family, table), was) in left.iter() {
-            let now = Xtables::open(ip(*family))?.info(table.name())?;
-            if now != *was {
-                let place = door::place(*family, table.name());
-                return Ok(Some(format!(
-                    "somebody changed the {place}: it has {} entries, had {}",
-                    now.entries, was.entries
-                )));
-            }
-        }
-        Ok(None)
-    }
-}
 
 /// The tables of both families.
 #[derive(Debug)]
@@ -67,8 +28,8 @@ impl Legacy {
         Self { patience, witness }
     }
 
-    /// What this kernel lacks for a family, and whether it knows SCTP.
-    pub fn lacks(&self, family: Family) -> Result<(Vec<String>, bool), DoorError> {
+    /// What of this the kernel lacks for a family, and whether it knows SCTP.
+    pub fn lacks(&self, family: Family, needed: &[Needed]) -> Result<(Vec<String>, bool), DoorError> {
         let tables = Xtables::open(ip(family))?;
         for table in Table::BOTH {
             match tables.info(table.name()) {
@@ -76,11 +37,9 @@ impl Legacy {
                 info => info?,
             };
         }
-        let needed = encode::needed(ip(family)).into_iter().filter(|(target, one)| !tables.knows(*target, one));
-        Ok((
-            needed.map(|(target, one)| encode::words(target, &one)).collect(),
-            tables.knows(false, &encode::needed_for_sctp(ip(family))),
-        ))
+        let unknown = needed.iter().filter(|needed| !tables.knows(needed.target, needed.one.name, needed.one.revision));
+        let sctp = encode::needed_for_sctp(ip(family));
+        Ok((unknown.map(Needed::words).collect(), tables.knows(false, sctp.name, sctp.revision)))
     }
 
     /// Whether the tables are as we left them.
@@ -88,7 +47,7 @@ impl Legacy {
         let tables = Xtables::open(ip(family))?;
         let left = self.witness.left();
         for table in Table::BOTH {
-            if left.get(&(family, table)) != Some(&tables.info(table.name())?) {
+            if left.get(&(family, table)).map(|left| left.info) != Some(tables.info(table.name())?) {
                 return Ok(false);
             }
         }
@@ -105,7 +64,12 @@ impl Legacy {
         let mut done = Done::default();
         for (table, wanted) in Table::BOTH.into_iter().zip(wanted) {
             let jumps = door::jumps(table);
-            done.and(self.change(family, table, |view, done| compare(family, table, view, &wanted, &jumps, done))?);
+            let content = Content::wanted(ip(family), &wanted, &jumps);
+            done.and(
+                self.change(family, table, |view, done| {
+                    (compare(family, table, view, &wanted, &jumps, done), content)
+                })?,
+            );
         }
         done.and(self.remove_canary(family)?);
         Ok((desired, done))
@@ -125,7 +89,8 @@ impl Legacy {
             edit.put.extend(of_table(&changes.changed));
             edit.remove.extend(changes.remove.iter().filter(|(of, _)| *of == table).map(|(_, name)| name.clone()));
             if !edit.is_empty() {
-                done.and(self.change(family, table, |_, _| edit.clone())?);
+                let was = self.witness.left().get(&(family, table)).map(|left| left.content).unwrap_or_default();
+                done.and(self.change(family, table, |view, _| (edit.clone(), was.after(view, &edit, ip(family))))?);
             }
         }
         Ok(done)
@@ -136,9 +101,9 @@ impl Legacy {
         let mut done = Done::default();
         for table in Table::BOTH {
             if legacy_table_exists(ip(family), table.name()) {
-                done.and(
-                    self.change(family, table, |view, done| compare(family, table, view, &Encoded::new(), &[], done))?,
-                );
+                done.and(self.change(family, table, |view, done| {
+                    (compare(family, table, view, &Encoded::new(), &[], done), Content::default())
+                })?);
             }
         }
         done.and(self.remove_canary(family)?);
@@ -155,39 +120,45 @@ impl Legacy {
             let mut edit = Edit::default();
             if view.chain(CANARY).is_some() {
                 edit.remove.insert(CANARY.to_owned());
-                done = Done { writes: 1, transactions: 1, found: Vec::new() };
+                done = Done { writes: 1, transactions: 1, ..Done::default() };
             }
             edit
         })?;
         Ok(done)
     }
 
-    /// Changes a table and remembers how we left it.
+    /// Changes a table and remembers how we left it: `change` gives what shall be different, and what is ours then.
     fn change(
         &self,
         family: Family,
         table: Table,
-        mut change: impl FnMut(&TableView<'_>, &mut Done) -> Edit,
+        mut change: impl FnMut(&TableView<'_>, &mut Done) -> (Edit, Content),
     ) -> Result<Done, DoorError> {
         let mut left = self.witness.left();
         // Until it is known how it ended nobody shall compare.
         left.remove(&(family, table));
         let mut done = Done::default();
+        let mut content = Content::default();
         let info = Xtables::open(ip(family))?.change(table.name(), self.patience, |view| {
             done = Done::default();
-            let edit = change(view, &mut done);
+            let edit;
+            (edit, content) = change(view, &mut done);
+            done.rules[table as usize] = written(&edit);
             done.writes = size(&edit);
             done.transactions = u32::from(!edit.is_empty());
             edit
         })?;
-        left.insert((family, table), info);
+        left.insert((family, table), Left { info, content });
         Ok(done)
     }
 }
 
+fn written(edit: &Edit) -> u64 {
+    edit.put.values().map(|chain| u64::from(chain.rules())).sum::<u64>() + edit.jumps.len() as u64
+}
+
 fn size(edit: &Edit) -> u64 {
-    let rules: u64 = edit.put.values().map(|chain| u64::from(chain.rules()) + 1).sum();
-    rules + (edit.remove.len() + edit.jumps.len() + edit.cut.len()) as u64
+    written(edit) + (edit.put.len() + edit.remove.len() + edit.cut.len()) as u64
 }
 
 /// What a table must have different to hold these chains and jumps and nothing else of ours.

@@ -19,6 +19,9 @@ mod desired;
 mod dispatch;
 mod door;
 mod encode;
+mod figures;
+#[cfg(test)]
+mod lacking;
 #[cfg(test)]
 mod law;
 mod legacy;
@@ -34,11 +37,13 @@ mod sample;
 mod structure;
 mod text;
 mod trace;
+mod witness;
 
 pub use backend::{IptablesBackend, LOCK_PATIENCE};
 pub use concern::concerns;
 pub use fairlead_kernel::xtables::Variant;
-pub use legacy::Witness;
+pub use figures::{Figures, OfFamily, OfTable};
 pub use name::{chains_of, is_ours};
 pub use text::{family_text, text};
 pub use trace::{Fault, Tracer, trace};
+pub use witness::Witness;

@@ -9,7 +9,7 @@ use fairlead_plan::{Family, Plan};
 
 use crate::desired::{Changes, Desired};
 use crate::door::{self, CANARY, Done, DoorError, MANGLE};
-use crate::encode::{self, ip};
+use crate::encode::{self, Needed, ip};
 use crate::name;
 use crate::rules::{Rule, Table};
 
@@ -43,13 +43,23 @@ struct Edit {
     keep: BTreeSet<(Table, String)>,
 }
 
+impl Edit {
+    /// How many rules it writes to a table.
+    fn rules(&self, table: Table) -> u64 {
+        let chains = self.new.iter().chain(&self.changed).filter(|((of, _), _)| *of == table);
+        let jumps = self.jumps.iter().filter(|(of, ..)| *of == table).count();
+        (chains.map(|(_, rules)| rules.len()).sum::<usize>() + jumps) as u64
+    }
+}
+
 /// What a table holds.
 struct Held {
     chains: HashMap<String, ChainInfo>,
     rules: HashMap<String, Vec<RuleInfo>>,
 }
 
-const fn proto(family: Family) -> Nfproto {
+/// The kernel's name for a family.
+pub const fn proto(family: Family) -> Nfproto {
     match family {
         Family::V4 => Nfproto::Ipv4,
         Family::V6 => Nfproto::Ipv6,
@@ -86,12 +96,12 @@ impl NftVariant {
         Ok(Self { nft, ours })
     }
 
-    /// What this kernel lacks for a family, and whether it knows SCTP.
-    pub fn lacks(&mut self, family: Family) -> Result<(Vec<String>, bool), DoorError> {
+    /// What of this the kernel lacks for a family, and whether it knows SCTP.
+    pub fn lacks(&mut self, family: Family, needed: &[Needed]) -> Result<(Vec<String>, bool), DoorError> {
         let mut lacking = Vec::new();
-        for (target, one) in encode::needed(ip(family)) {
-            if !self.nft.knows_extension(proto(family), target, one.name, one.revision)? {
-                lacking.push(encode::words(target, &one));
+        for one in needed {
+            if !self.nft.knows_extension(proto(family), one.target, one.one.name, one.one.revision)? {
+                lacking.push(one.words());
             }
         }
         let sctp = encode::needed_for_sctp(ip(family));
@@ -216,7 +226,7 @@ impl NftVariant {
         let mut batch = Batch::new();
         batch.del_chain(proto(family), MANGLE, CANARY);
         self.send(&batch)?;
-        Ok(Done { writes: 1, transactions: 1, found: Vec::new() })
+        Ok(Done { writes: 1, transactions: 1, ..Done::default() })
     }
 
     /// New chains go ahead and old ones go after: a packet that is under way while a transaction takes effect may see a
@@ -254,6 +264,7 @@ impl NftVariant {
             writer.one_of_many()?;
         }
         writer.send()?;
+        writer.done.rules = Table::BOTH.map(|table| edit.rules(table));
         Ok(writer.done)
     }
 }

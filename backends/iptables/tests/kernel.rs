@@ -2,10 +2,15 @@
 
 mod sample;
 
-use fairlead_iptables::{IptablesBackend, Variant};
-use fairlead_plan::{Backend, Family, Plan};
+use std::path::Path;
+use std::time::Duration;
 
-use sample::namespace::{alone, load, program, run, save};
+use fairlead_iptables::{IptablesBackend, Variant};
+use fairlead_kernel::netns;
+use fairlead_kernel::xtables::{LOCK_FILE, Lock};
+use fairlead_plan::{Backend, Family, Plan, SyncError};
+
+use sample::namespace::{alone, fails, load, program, run, save};
 
 const VARIANTS: [Variant; 2] = [Variant::Legacy, Variant::Nft];
 
@@ -83,4 +88,64 @@ fn the_listing_loads_back_and_is_adopted() {
             assert_eq!(backend(variant).sync(None, &plan).expect("the kernel takes it").writes, 0);
         });
     }
+}
+
+/// Long enough for anything that is not stuck.
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn while_another_program_holds_the_lock_a_sync_waits_and_then_says_who_is_waited_for() {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    alone(|| {
+        // The lock of this machine is left alone.
+        netns::cover(Path::new("/run")).expect("root may do so");
+        let plan = sample::everything();
+        let lock = Lock::take(Duration::ZERO).expect("nobody else sees this file");
+        let other = fails(&program(Variant::Legacy, Family::V4, ""), &["-w", "1", "-t", "nat", "-N", "OTHER"]);
+        assert!(other.contains("xtables lock"), "it is not the lock that iptables takes: {other}");
+        let mut backend = backend(Variant::Legacy).with_lock_patience(PATIENCE);
+        let error = backend.sync(None, &plan).expect_err("somebody holds the lock");
+        assert!(matches!(error, SyncError::Failed(_)), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains(LOCK_FILE) && said.contains("300ms") && said.contains("fuser -v"), "{said}");
+        assert!(!everything(Variant::Legacy).contains("KUBE-"), "it was written without the lock");
+        drop(lock);
+        let report = backend.sync(None, &plan).expect("the lock is free");
+        assert!(report.writes > 100, "{report:?}");
+    });
+}
+
+#[test]
+fn a_sync_goes_on_as_soon_as_the_lock_is_free() {
+    alone(|| {
+        netns::cover(Path::new("/run")).expect("root may do so");
+        let plan = sample::everything();
+        let mut backend = backend(Variant::Legacy).with_lock_patience(LONG);
+        backend.sync(None, &plan).expect("the lock is free");
+        let lock = Lock::take(Duration::ZERO).expect("nobody else sees this file");
+        let shown = everything(Variant::Legacy);
+        std::thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| backend.sync(Some(&plan), &Plan { services: Default::default(), ..plan.clone() }));
+            std::thread::sleep(Duration::from_millis(200));
+            let (waited, meanwhile) = (!waiting.is_finished(), everything(Variant::Legacy));
+            drop(lock);
+            let report = waiting.join().expect("no panic").expect("the lock is free");
+            assert!(waited, "it did not wait for the lock");
+            assert_eq!(meanwhile, shown, "it was written without the lock");
+            assert!(report.writes > 0, "{report:?}");
+        });
+        assert!(!everything(Variant::Legacy).contains("KUBE-SEP-"));
+    });
+}
+
+#[test]
+fn the_lock_of_the_legacy_variant_does_not_hinder_the_other() {
+    alone(|| {
+        netns::cover(Path::new("/run")).expect("root may do so");
+        let _lock = Lock::take(Duration::ZERO).expect("nobody else sees this file");
+        let mut backend = backend(Variant::Nft).with_lock_patience(LONG);
+        let report = backend.sync(None, &sample::everything()).expect("nothing is waited for");
+        assert!(report.writes > 100, "{report:?}");
+    });
 }

@@ -98,6 +98,30 @@ impl AsFd for Netns {
     }
 }
 
+/// Gives the calling thread, for good, a view of its own of the file system, in which this directory is empty. Threads and
+/// programs that it starts later share the view; nobody else sees what happens there.
+///
+/// # Errors
+/// If the process lacks `CAP_SYS_ADMIN`, or there is no such directory.
+pub fn cover(directory: &Path) -> io::Result<()> {
+    let path = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes())?;
+    // SAFETY: no pointers are passed; only the calling thread's view changes.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let nothing = std::ptr::null();
+    // SAFETY: the strings end with a zero and live through the call; the other pointers may be null with these flags.
+    let alone =
+        unsafe { libc::mount(nothing, c"/".as_ptr(), nothing, libc::MS_REC | libc::MS_PRIVATE, nothing.cast()) };
+    if alone < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let tmpfs = c"tmpfs".as_ptr();
+    // SAFETY: the strings end with a zero and live through the call; a file system in memory needs no data.
+    let covered = unsafe { libc::mount(tmpfs, path.as_ptr(), tmpfs, 0, nothing.cast()) };
+    if covered < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Moves the calling thread into a fresh, empty namespace, for good. It vanishes with its last thread, socket and
 /// handle.
 ///

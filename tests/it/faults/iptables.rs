@@ -1,5 +1,7 @@
 //! The iptables mode on a node with other programs: what they destroy, what they leave, and what was there before.
 
+use std::time::Duration;
+
 use fairlead_iptables::is_ours;
 use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
@@ -10,13 +12,13 @@ use crate::laws::holdings::{foreign, held, load_foreign, ruleset, shell};
 use crate::packets::programs::Mode;
 use crate::program::{Cluster, Program, eventually, tables};
 
-const VARIANTS: [Mode; 2] = [Mode::IptablesLegacy, Mode::IptablesNft];
+pub const VARIANTS: [Mode; 2] = [Mode::IptablesLegacy, Mode::IptablesNft];
 
-fn can_run() -> bool {
+pub fn can_run() -> bool {
     needs(&[Feature::Namespaces, Feature::NfTables, Feature::Iptables])
 }
 
-fn flags(mode: Mode) -> &'static [&'static str] {
+pub fn flags(mode: Mode) -> &'static [&'static str] {
     match mode {
         Mode::Nft => &["--mode=nft"],
         Mode::IptablesLegacy => &["--mode=iptables", "--iptables-variant=legacy"],
@@ -92,6 +94,52 @@ fn chains_and_jumps_that_somebody_takes_away_come_back_in_front_of_those_of_othe
         until_answered_by(cluster.lab.place("a2"), 1, &["a1", "b1"]);
         until_answered_by(cluster.lab.place("outside"), 1, &["a1", "b1"]);
         drop(program);
+    }
+}
+
+#[test]
+fn a_change_that_leaves_a_legacy_table_its_size_is_repaired_within_the_sync_period() {
+    const READ: &str = "kubeproxy_sync_full_proxy_rules_duration_seconds_count";
+    if !can_run() {
+        return;
+    }
+    let mode = Mode::IptablesLegacy;
+    let cluster = cluster();
+    let node = cluster.node();
+    load_foreign(node, mode);
+    let program = cluster.launch(&["--mode=iptables", "--iptables-variant=legacy", "--iptables-sync-period=1s"]);
+    program.wait_until_ready();
+    for family in Family::BOTH {
+        let tool = mode.tool(family).expect("the mode has a program");
+        let read = program.metric(READ, "IPv4");
+        // What is somebody else's is nobody's business: it is looked at, and that is all.
+        shell(node, &format!("{tool} -R DOCKER-USER 1 -j ACCEPT"));
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(program.metric(READ, "IPv4"), read, "the kernel was compared with the plan:\n{}", program.log());
+        let whole = held(node, mode);
+        let address = cluster.lab.place("a3").addr(family);
+        let to = if family == Family::V4 { format!("{address}:8080") } else { format!("[{address}]:8080") };
+        for harm in [
+            format!("{tool} -t nat -R KUBE-MARK-MASQ 1 -j MARK --or-mark 0x8000"),
+            format!("{tool} -t nat -R KUBE-POSTROUTING 1 -m mark ! --mark 0x8000/0x8000 -j RETURN"),
+            format!("{tool} -R KUBE-FORWARD 1 -m conntrack --ctstate NEW -j DROP"),
+            format!("{tool} -t nat -R PREROUTING 1 -m comment --comment other -j KUBE-NODEPORTS"),
+            format!(
+                "chain=$({tool}-save -t nat | sed -n 's/^-A \\(KUBE-SEP-[A-Z0-9]*\\) -p tcp -j DNAT.*/\\1/p' | head -n 1) && \
+                 number=$({tool} -t nat -S $chain | grep -c -e -A) && \
+                 {tool} -t nat -R $chain $number -p tcp -j DNAT --to-destination {to}"
+            ),
+        ] {
+            let logged = program.log().len();
+            let entries = || shell(node, &format!("{tool}-save | grep -c -e -A"));
+            let size = entries();
+            shell(node, &harm);
+            assert_eq!(entries(), size, "the harm was to leave the size");
+            let took = eventually(&format!("repaired: {harm}"), || held(node, mode) == whole);
+            println!("repaired after {took:?}: {harm}");
+            let said = || program.log()[logged..].lines().any(|line| line.contains("as many entries as before"));
+            eventually(&format!("the log says what was noticed after {harm}"), said);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod api;
 mod churn;
+mod counted;
 mod flows;
 mod gap;
 mod input;
@@ -9,6 +10,7 @@ mod iptables;
 mod kill;
 mod kube_proxy;
 mod missing;
+mod neighbours;
 mod repair;
 mod restart;
 

@@ -28,6 +28,13 @@ pub fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("it prints text")
 }
 
+/// Runs a program that must fail, and gives back what it says.
+pub fn fails(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(!output.status.success(), "{program} {args:?} did not fail");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 /// All rules of a table, without what changes by itself: comments with times, and counters.
 pub fn save(variant: Variant, family: Family, table: &str) -> String {
     let text = run(&program(variant, family, "-save"), &["-t", table]);

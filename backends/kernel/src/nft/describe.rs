@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 use super::uapi::*;
-use crate::netlink::{Attributes, HEADER_LEN, attributes, text};
+use crate::netlink::{Attributes, HEADER_LEN, attributes, be_u32, text};
+use crate::xtables;
 
 /// Words for the message at the start of `message`; `offset` is where in it the kernel pointed.
 pub(super) fn describe(message: &[u8], offset: Option<u32>) -> String {
@@ -32,7 +33,10 @@ pub(super) fn describe(message: &[u8], offset: Option<u32>) -> String {
         NFT_MSG_NEWCHAIN | NFT_MSG_GETCHAIN | NFT_MSG_DELCHAIN | NFT_MSG_DESTROYCHAIN => {
             format!("{verb} chain {} of {table}", name(NFTA_CHAIN_NAME))
         }
-        NFT_MSG_NEWRULE => format!("{verb} rule to chain {} of {table}", name(NFTA_RULE_CHAIN)),
+        NFT_MSG_NEWRULE => {
+            let with = extension(list.clone(), offset).map(|words| format!(" with {words}")).unwrap_or_default();
+            format!("{verb} rule{with} to chain {} of {table}", name(NFTA_RULE_CHAIN))
+        }
         NFT_MSG_GETRULE | NFT_MSG_DELRULE | NFT_MSG_DESTROYRULE => {
             format!("{verb} rules of chain {} of {table}", name(NFTA_RULE_CHAIN))
         }
@@ -48,9 +52,28 @@ pub(super) fn describe(message: &[u8], offset: Option<u32>) -> String {
     }
 }
 
+/// Where in a message the items of a list are: behind its headers and that of the list.
+const LIST_HEADER: usize = 4;
+
+/// The match or target of `xtables` to which the kernel pointed.
+fn extension(mut list: Attributes<'_>, offset: Option<u32>) -> Option<String> {
+    let offset = offset? as usize;
+    let expressions = list.find(|attribute| attribute.kind == NFTA_RULE_EXPRESSIONS)?;
+    let start = HEADER_LEN + NFGENMSG_LEN + expressions.offset + LIST_HEADER;
+    let found = expressions.nested().take_while(|item| start + item.offset <= offset).last()?;
+    let target = match found.nested().get(NFTA_EXPR_NAME).and_then(text)? {
+        "match" => false,
+        "target" => true,
+        _ => return None,
+    };
+    let data = attributes(found.nested().get(NFTA_EXPR_DATA)?);
+    let revision = data.clone().get(NFTA_XT_REVISION).and_then(be_u32)?;
+    let name = data.clone().get(NFTA_XT_NAME).and_then(text)?;
+    Some(xtables::words(target, name, u8::try_from(revision).unwrap_or(u8::MAX)))
+}
+
 /// The element to which the kernel pointed, or the only one there is.
 fn element(mut list: Attributes<'_>, offset: Option<u32>) -> Option<String> {
-    const LIST_HEADER: usize = 4;
     let elements = list.find(|attribute| attribute.kind == NFTA_SET_ELEM_LIST_ELEMENTS)?;
     let start = HEADER_LEN + NFGENMSG_LEN + elements.offset + LIST_HEADER;
     let mut all = elements.nested();

@@ -1,7 +1,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::uapi::*;
-use crate::netlink::{Attribute, attributes, close, put, text};
+use crate::netlink::{Attribute, attributes, be_u64, close, put, text};
 
 /// Appends expressions, the instructions of a rule, in the very form in which the kernel shows them in a dump;
 /// [`Exprs::matches`] tells whether a rule is still the one that was built.
@@ -223,6 +223,18 @@ impl Exprs {
             }
             let data = attributes(attributes(list.get(NFTA_EXPR_DATA)?).get(NFTA_IMMEDIATE_DATA)?);
             attributes(data.get(NFTA_DATA_VERDICT)?).get(NFTA_VERDICT_CHAIN).and_then(text)
+        })
+    }
+
+    /// How many packets a dumped rule with a counter has counted.
+    #[must_use]
+    pub fn packets(expressions: &[u8]) -> Option<u64> {
+        attributes(expressions).find_map(|item| {
+            let list = item.nested();
+            if list.clone().get(NFTA_EXPR_NAME) != Some(b"counter\0") {
+                return None;
+            }
+            attributes(list.get(NFTA_EXPR_DATA)?).get(NFTA_COUNTER_PACKETS).and_then(be_u64)
         })
     }
 

@@ -173,8 +173,14 @@ impl<'a> TableView<'a> {
     /// A number that is equal for chains of equal rules, whatever has been counted.
     #[must_use]
     pub fn fingerprint(&self, chain: &HeldChain) -> u64 {
+        self.fingerprint_where(chain, |_| true)
+    }
+
+    /// The same for those of its rules that `counts`.
+    #[must_use]
+    pub fn fingerprint_where(&self, chain: &HeldChain, counts: impl Fn(&HeldRule<'_>) -> bool) -> u64 {
         let mut sum = Sum::default();
-        for rule in self.rules(chain) {
+        for rule in self.rules(chain).filter(counts) {
             sum.add(rule.entry, rule.jump);
         }
         sum.finish()
@@ -216,6 +222,12 @@ fn own_chains(ip: Ip, bytes: &[u8], hooks: Hooks) -> Result<Vec<HeldChain>, Brok
 }
 
 impl HeldRule<'_> {
+    /// How many packets have matched it since it was made.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.entry.packets()
+    }
+
     /// Whether it is this rule.
     #[must_use]
     pub fn is(&self, ip: Ip, rule: &Rule) -> bool {

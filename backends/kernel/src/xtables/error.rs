@@ -17,6 +17,16 @@ pub enum XtablesError {
         /// What it said.
         source: io::Error,
     },
+    /// The kernel lacks matches or targets of a new rule.
+    #[error("{table} of {program}: the kernel lacks {}; load it", lacking.join(", "))]
+    Lacking {
+        /// The table.
+        table: String,
+        /// `iptables` or `ip6tables`.
+        program: &'static str,
+        /// Each of them in words.
+        lacking: Vec<String>,
+    },
     /// The kernel's own table cannot be understood.
     #[error("{table} of {program}: byte {at} of what the kernel holds cannot be understood ({what})")]
     Malformed {
@@ -58,10 +68,15 @@ impl XtablesError {
         matches!(self, Self::Refused { source, .. } if source.raw_os_error().is_some_and(|errno| unknown.contains(&errno)))
     }
 
-    /// A match, a target or the table itself is missing in this kernel.
+    /// A match, a target or the table itself is missing in this kernel, or known with other data.
     #[must_use]
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Refused { source, .. } if source.raw_os_error() == Some(libc::ENOENT))
+        let missing = [libc::ENOENT, libc::EPROTOTYPE];
+        match self {
+            Self::Refused { source, .. } => source.raw_os_error().is_some_and(|errno| missing.contains(&errno)),
+            Self::Lacking { .. } => true,
+            _ => false,
+        }
     }
 
     /// Somebody who does not take the lock changed the table between reading and writing.

@@ -18,6 +18,13 @@ pub struct Extension {
     pub data: Vec<u8>,
 }
 
+/// How a person calls a match or target, and where it may be found.
+#[must_use]
+pub fn words(target: bool, name: &str, revision: u8) -> String {
+    let kind = if target { "target" } else { "match" };
+    format!("the {kind} {name} (revision {revision}; module xt_{name})")
+}
+
 /// States for `-m conntrack --ctstate`, to be combined with `|`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConntrackState(u16);

@@ -1,5 +1,6 @@
 //! Reading and replacing a table of the legacy variant: the socket options that `iptables-legacy` uses.
 
+use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -7,10 +8,10 @@ use std::time::Duration;
 
 use libc::{c_int, socklen_t};
 
-use crate::module;
-
+use super::blob::entry::Entry;
 use super::blob::{Broken, Hooks, build};
-use super::{Edit, Extension, Ip, Lock, TableView, XtablesError, memory};
+use super::{Edit, Ip, Lock, TableView, XtablesError, memory, words};
+use crate::module;
 
 /// Socket options of `linux/netfilter_ipv4/ip_tables.h`; those for IPv6 have the same numbers but for the revisions.
 const SET_REPLACE: c_int = 64;
@@ -129,8 +130,26 @@ impl Xtables {
         let mut built = build::build(&view, &edit).map_err(|broken| self.malformed(table, broken))?;
         drop(view);
         drop(bytes);
-        let counters = self.replace(table, info, &mut built)?;
+        let counters = self.replace(table, info, &mut built).map_err(|error| self.named(table, &built.bytes, error))?;
         self.add_counters(table, &built.before, &counters)
+    }
+
+    /// The kernel does not say which match or target it lacks, so each is asked for.
+    fn named(&self, table: &str, bytes: &[u8], error: XtablesError) -> XtablesError {
+        if !error.is_missing() {
+            return error;
+        }
+        let (mut all, mut at) = (BTreeSet::new(), build::HEADER);
+        while let Ok(entry) = Entry::at(self.ip, bytes, at) {
+            all.extend(entry.extensions());
+            at = entry.next();
+        }
+        let unknown = all.into_iter().filter(|(target, name, revision)| !self.knows(*target, name, *revision));
+        let lacking: Vec<String> = unknown.map(|(target, name, revision)| words(target, name, revision)).collect();
+        if lacking.is_empty() {
+            return error;
+        }
+        XtablesError::Lacking { table: table.to_owned(), program: program(self.ip), lacking }
     }
 
     fn view<'b>(&self, table: &str, info: TableInfo, bytes: &'b [u8]) -> Result<TableView<'b>, XtablesError> {
@@ -193,16 +212,16 @@ impl Xtables {
 
     /// Whether the kernel has this match or target; loads its module if there is one.
     #[must_use]
-    pub fn knows(&self, target: bool, one: &Extension) -> bool {
+    pub fn knows(&self, target: bool, name: &str, revision: u8) -> bool {
         /// `struct xt_get_revision`: a name of 29 bytes, then the revision.
         const REVISION_AT: usize = 29;
         let option = match self.ip {
             Ip::V4 => 66,
             Ip::V6 => 68,
         } + c_int::from(target);
-        let mut buffer = one.name.as_bytes().to_vec();
+        let mut buffer = name.as_bytes().to_vec();
         buffer.resize(REVISION_AT, 0);
-        buffer.push(one.revision);
+        buffer.push(revision);
         self.get(option, &mut buffer).is_ok()
     }
 

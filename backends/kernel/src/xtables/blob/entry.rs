@@ -25,6 +25,8 @@ pub struct Shape {
 const EXTENSION_HEADER: usize = 32;
 const NAME: usize = 29;
 const ALIGN: usize = 8;
+/// The target of the entries that begin a chain and end the table.
+const ERROR: &str = "ERROR";
 /// The longest name of an interface with its zero.
 const INTERFACE: usize = 16;
 /// `XT_CONTINUE` and the like are negative; `-NF_ACCEPT - 1`.
@@ -103,11 +105,38 @@ impl<'a> Entry<'a> {
 
     /// The name of the chain that it begins.
     pub fn chain_name(&self) -> Option<&'a str> {
-        if self.target_name() != b"ERROR" {
+        if self.target_name() != ERROR.as_bytes() {
             return None;
         }
         let name = self.bytes.get(self.target_at() + EXTENSION_HEADER..)?.split(|byte| *byte == 0).next()?;
         std::str::from_utf8(name).ok()
+    }
+
+    /// Its matches (`false`) and its target (`true`) with their names and revisions, without the targets that every table has.
+    pub fn extensions(&self) -> Vec<(bool, &'a str, u8)> {
+        let mut all = Vec::new();
+        let mut at = shape(self.ip).header;
+        while let Some(bytes) = self.bytes.get(at..).filter(|bytes| bytes.len() >= EXTENSION_HEADER) {
+            let name = bytes[2..2 + NAME].split(|byte| *byte == 0).next().unwrap_or_default();
+            let target = at >= self.target_at();
+            if let Some(name) = std::str::from_utf8(name).ok().filter(|name| !name.is_empty() && *name != ERROR) {
+                all.push((target, name, bytes[2 + NAME]));
+            }
+            let size = u16_at(bytes, 0).unwrap_or_default();
+            if target || size == 0 {
+                break;
+            }
+            at += size;
+        }
+        all
+    }
+
+    /// How many packets it has matched.
+    pub fn packets(&self) -> u64 {
+        /// `struct xt_counters` is the last part of the header.
+        const COUNTERS: usize = 16;
+        let at = shape(self.ip).header - COUNTERS;
+        self.bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
     }
 
     /// Everything that packets do not change, without the offset of a jump.
@@ -167,7 +196,7 @@ pub fn write_name(ip: Ip, name: &str, out: &mut Vec<u8>) {
     out.resize(from + shape(ip).header, 0);
     let mut data = name.as_bytes().to_vec();
     data.resize((data.len() + 1).max(30).next_multiple_of(ALIGN), 0);
-    extension(&Extension { name: "ERROR", revision: 0, data }, out);
+    extension(&Extension { name: ERROR, revision: 0, data }, out);
     seal(ip, out, from, shape(ip).header);
 }
 
