@@ -59,6 +59,7 @@ fn every_declared_metric_is_in_the_registry_and_appears_once_it_is_used() {
     metrics.answered(Question::Livez, 503);
     metrics.rejected(Kind::EndpointSlice, "InvalidEndpoint");
     metrics.has_overlay();
+    metrics.overlay_info([(Family::V4, ["vxlan", "eth0", "192.168.50.1", "10.244.1.0/24", "true"])].into_iter());
     let text = metrics.scrape().unwrap();
     for declared in DECLARED {
         let help = format!("# HELP {} {}\n", declared.name, declared.help);
