@@ -71,7 +71,10 @@ impl Legacy {
     pub fn lacks(&self, family: Family) -> Result<(Vec<String>, bool), DoorError> {
         let tables = Xtables::open(ip(family))?;
         for table in Table::BOTH {
-            tables.info(table.name())?;
+            match tables.info(table.name()) {
+                Err(error) if error.is_unsupported() && tables.load() => tables.info(table.name())?,
+                info => info?,
+            };
         }
         let needed = encode::needed(ip(family)).into_iter().filter(|(target, one)| !tables.knows(*target, one));
         Ok((

@@ -26,15 +26,17 @@ impl State {
         self.constant(plan, report)?;
         let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         let at = Instant::now();
-        let held = Held::read(doors, marks, &plan.node.service_cidrs, &self.settings.exclude_cidrs)?;
+        let all = || {
+            plan.services.iter().map(|service| &**service).filter(|service| self.families.contains(&service.key.family))
+        };
+        let mut held = Held::read(doors, marks, &plan.node.service_cidrs, &self.settings.exclude_cidrs)?;
+        let places = || Tables::new(self.settings.context(&plan.node)).wanted(all()).servers.into_keys().collect();
+        held.claim(doors, places)?;
         held.note_in(&mut tables, at);
         let was = held.as_wanted(marks);
         tables.assume(&was);
         // What the node and most pods need is there before the rest.
         let first = |service: &&Service| service.priority != Priority::Other;
-        let all = || {
-            plan.services.iter().map(|service| &**service).filter(|service| self.families.contains(&service.key.family))
-        };
         let important = tables.wanted(all().filter(first));
         let now = tables.wanted(all().filter(|service| !first(service))).merged(&important);
         let before = was.clone().merged(&important);

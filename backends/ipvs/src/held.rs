@@ -24,6 +24,8 @@ pub struct Held {
     pub entries: BTreeMap<Entry, Option<u32>>,
     /// Virtual services with their endpoints.
     pub servers: BTreeMap<ServiceId, (Service, Vec<Destination>)>,
+    /// Virtual services of which nothing says that they are ours.
+    others: Vec<Service>,
 }
 
 impl Held {
@@ -44,9 +46,24 @@ impl Held {
             if held.is_ours(&service.id, marks, nets, excluded, &local) {
                 let destinations = doors.ipvs.destinations(&service.id)?;
                 held.servers.insert(service.id, (service, destinations));
+            } else {
+                held.others.push(service);
             }
         }
         Ok(held)
+    }
+
+    /// Takes over what is at a place that the plan wants: somebody may have emptied the sets that say whose it is.
+    pub fn claim(&mut self, doors: &mut Doors, wanted: impl FnOnce() -> BTreeSet<ServiceId>) -> Result<(), Error> {
+        if self.others.is_empty() {
+            return Ok(());
+        }
+        let wanted = wanted();
+        for service in std::mem::take(&mut self.others).into_iter().filter(|other| wanted.contains(&other.id)) {
+            let destinations = doors.ipvs.destinations(&service.id)?;
+            self.servers.insert(service.id, (service, destinations));
+        }
+        Ok(())
     }
 
     fn is_ours(

@@ -29,6 +29,7 @@ pub mod file;
 pub mod ipset;
 pub mod ipvs;
 pub mod link;
+mod module;
 pub mod netlink;
 pub mod netns;
 pub mod nft;

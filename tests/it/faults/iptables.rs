@@ -43,6 +43,8 @@ fn cluster() -> Cluster {
 fn holds(cluster: &Cluster, mode: Mode) -> bool {
     match mode {
         Mode::Nft => tables(cluster.node()) != [false, false],
+        // Its rules stand in the tables of the iptables modes; its sets are its own.
+        Mode::Ipvs => shell(cluster.node(), "ipset list -n").split_whitespace().any(is_ours),
         _ => ruleset(cluster.node(), mode).split([' ', ':', '\n']).any(is_ours),
     }
 }

@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use fairlead_lab::{Options, probe_set};
-use fairlead_plan::Protocol;
+use fairlead_plan::{Family, Protocol};
 
-use super::programs::{self, everywhere};
+use super::programs::{self, Mode, in_every_mode};
 use super::scenario::{Objects, Stack, TCP_AND_UDP, To};
 use super::stage::Stage;
 use super::web::{NODE_PORT, PORT, web_behind_balancer, with_ready};
@@ -43,8 +43,8 @@ fn only(stage: &Stage, client: &str, protocol: Protocol) -> String {
     met.into_iter().next().unwrap_or_default()
 }
 
-fn each(test: impl Fn(&mut Stage, Protocol)) {
-    for (mode, family) in everywhere() {
+fn each(mode: Mode, test: impl Fn(&mut Stage, Protocol)) {
+    for family in Family::BOTH {
         let Some(mut stage) = super::stage(mode, family) else { return };
         for protocol in TCP_AND_UDP {
             stage.begin(|_| ());
@@ -53,9 +53,8 @@ fn each(test: impl Fn(&mut Stage, Protocol)) {
     }
 }
 
-#[test]
-fn a_client_meets_one_endpoint_at_all_frontends_of_the_service() {
-    each(|stage, protocol| {
+fn a_client_meets_one_endpoint_at_all_frontends_of_the_service(mode: Mode) {
+    each(mode, |stage, protocol| {
         stage.apply(&sticky(LONG, ALL), Stack::Single);
         let clients = ["a2", "a", "outside", "stranger"];
         if !stage.mode.affinity_is_of_the_service() {
@@ -72,9 +71,8 @@ fn a_client_meets_one_endpoint_at_all_frontends_of_the_service() {
     });
 }
 
-#[test]
-fn without_affinity_a_client_meets_all_endpoints_and_affinity_comes_and_goes() {
-    each(|stage, protocol| {
+fn without_affinity_a_client_meets_all_endpoints_and_affinity_comes_and_goes(mode: Mode) {
+    each(mode, |stage, protocol| {
         let all: BTreeSet<String> = ALL.iter().map(|name| (*name).to_owned()).collect();
         for _ in 0..2 {
             stage.apply(&with_ready(web_behind_balancer(), ALL), Stack::Single);
@@ -85,9 +83,8 @@ fn without_affinity_a_client_meets_all_endpoints_and_affinity_comes_and_goes() {
     });
 }
 
-#[test]
-fn a_client_keeps_its_endpoint_while_others_come_and_go_and_gets_another_when_it_goes() {
-    each(|stage, protocol| {
+fn a_client_keeps_its_endpoint_while_others_come_and_go_and_gets_another_when_it_goes(mode: Mode) {
+    each(mode, |stage, protocol| {
         stage.apply(&sticky(LONG, ALL), Stack::Single);
         let first = only(stage, "a2", protocol);
         let rest: Vec<_> = ALL.iter().copied().filter(|name| *name != first).collect();
@@ -104,11 +101,10 @@ fn a_client_keeps_its_endpoint_while_others_come_and_go_and_gets_another_when_it
     });
 }
 
-#[test]
-fn a_client_is_forgotten_when_it_stays_away() {
+fn a_client_is_forgotten_when_it_stays_away(mode: Mode) {
     /// One in five times a forgotten client meets the same endpoint again: so many times in a row never.
     const VISITS: usize = 30;
-    each(|stage, protocol| {
+    each(mode, |stage, protocol| {
         stage.apply(&sticky(1, ALL), Stack::Single);
         let first = only(stage, "outside", protocol);
         let forgets = stage.mode.affinity_is_of_the_service();
@@ -122,9 +118,8 @@ fn a_client_is_forgotten_when_it_stays_away() {
     });
 }
 
-#[test]
-fn clients_are_remembered_when_the_program_starts_again() {
-    each(|stage, protocol| {
+fn clients_are_remembered_when_the_program_starts_again(mode: Mode) {
+    each(mode, |stage, protocol| {
         stage.apply(&sticky(LONG, ALL), Stack::Single);
         let clients = ["a2", "a3", "a", "outside", "stranger"];
         let before = clients.map(|client| only(stage, client, protocol));
@@ -132,4 +127,12 @@ fn clients_are_remembered_when_the_program_starts_again() {
         let after = clients.map(|client| only(stage, client, protocol));
         assert_eq!(before, after, "{protocol}");
     });
+}
+
+in_every_mode! {
+    a_client_meets_one_endpoint_at_all_frontends_of_the_service
+    without_affinity_a_client_meets_all_endpoints_and_affinity_comes_and_goes
+    a_client_keeps_its_endpoint_while_others_come_and_go_and_gets_another_when_it_goes
+    a_client_is_forgotten_when_it_stays_away
+    clients_are_remembered_when_the_program_starts_again
 }

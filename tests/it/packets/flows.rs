@@ -8,7 +8,7 @@ use fairlead_lab::objects::Slice;
 use fairlead_lab::{Conversation, Options, Outcome};
 use fairlead_plan::{Family, Protocol};
 
-use super::programs::{self, Mode, everywhere};
+use super::programs::{self, Mode, in_every_mode};
 use super::scenario::{Objects, Stack, To};
 use super::stage::Stage;
 use super::web::{NODE_PORT, PORT, web, web_behind_balancer, with_ready};
@@ -19,7 +19,7 @@ const WEB: To = To::Cluster(1, PORT);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One port for all conversations: each has a client of its own or comes after the other.
-const SOURCE_PORT: u16 = 20_000;
+const SOURCE_PORT: u16 = 10_000;
 
 fn stage(mode: Mode, family: Family) -> Option<Stage> {
     super::stage(mode, family).map(|mut stage| {
@@ -51,8 +51,7 @@ fn is(name: &str) -> impl Fn(&Outcome) -> bool {
     move |outcome| matches!(outcome, Outcome::Reached { endpoint, .. } if endpoint == name)
 }
 
-#[test]
-fn a_udp_flow_moves_when_its_endpoint_is_replaced_whatever_way_it_came() {
+fn a_udp_flow_moves_when_its_endpoint_is_replaced_whatever_way_it_came(mode: Mode) {
     let local = || web_behind_balancer().internal_local();
     let ways = [
         ("a2", WEB, web_behind_balancer(), "b1"),
@@ -61,7 +60,7 @@ fn a_udp_flow_moves_when_its_endpoint_is_replaced_whatever_way_it_came() {
         ("outside", To::External(1, PORT), web_behind_balancer(), "b1"),
         ("a2", WEB, local(), "a3"),
     ];
-    for (mode, family) in everywhere() {
+    for family in Family::BOTH {
         let Some(mut stage) = stage(mode, family) else { return };
         for (client, to, service, second) in &ways {
             stage.apply(&with_ready(service.clone(), &["a1"]), Stack::Single);
@@ -73,9 +72,8 @@ fn a_udp_flow_moves_when_its_endpoint_is_replaced_whatever_way_it_came() {
     }
 }
 
-#[test]
-fn a_udp_flow_follows_a_changed_target_port() {
-    for (mode, family) in everywhere() {
+fn a_udp_flow_follows_a_changed_target_port(mode: Mode) {
+    for family in Family::BOTH {
         let Some(mut stage) = stage(mode, family) else { return };
         stage.apply(&with_ready(web(), &["a1"]), Stack::Single);
         let mut conversation = open(&stage, "a2", Protocol::Udp, WEB);
@@ -86,9 +84,8 @@ fn a_udp_flow_follows_a_changed_target_port() {
     }
 }
 
-#[test]
-fn a_udp_flow_ends_with_its_last_endpoint_or_service_and_begins_again_with_the_next() {
-    for (mode, family) in everywhere() {
+fn a_udp_flow_ends_with_its_last_endpoint_or_service_and_begins_again_with_the_next(mode: Mode) {
+    for family in Family::BOTH {
         let Some(mut stage) = stage(mode, family) else { return };
         stage.apply(&with_ready(web(), &[]), Stack::Single);
         let mut conversation = open(&stage, "a2", Protocol::Udp, WEB);
@@ -106,12 +103,11 @@ fn a_udp_flow_ends_with_its_last_endpoint_or_service_and_begins_again_with_the_n
     }
 }
 
-#[test]
-fn a_flow_that_is_right_is_left_alone() {
+fn a_flow_that_is_right_is_left_alone(mode: Mode) {
     /// Without affinity a flow that was cut off would meet the same of five endpoints so many times in a row never.
     const CHANGES: usize = 12;
     let all = ["a1", "a2", "a3", "b1", "b2"];
-    for (mode, family) in everywhere() {
+    for family in Family::BOTH {
         let Some(mut stage) = stage(mode, family) else { return };
         for protocol in [Protocol::Udp, Protocol::Tcp] {
             stage.apply(&with_ready(web(), &all), Stack::Single);
@@ -130,9 +126,8 @@ fn a_flow_that_is_right_is_left_alone() {
     }
 }
 
-#[test]
-fn a_tcp_connection_outlives_its_endpoint_and_its_service() {
-    for (mode, family) in everywhere() {
+fn a_tcp_connection_outlives_its_endpoint_and_its_service(mode: Mode) {
+    for family in Family::BOTH {
         let Some(mut stage) = stage(mode, family) else { return };
         for (client, to) in [("a2", WEB), ("outside", To::Place("a", NODE_PORT)), ("outside", To::External(1, PORT))] {
             stage.apply(&with_ready(web_behind_balancer(), &["a1"]), Stack::Single);
@@ -149,9 +144,8 @@ fn a_tcp_connection_outlives_its_endpoint_and_its_service() {
     }
 }
 
-#[test]
-fn an_answer_that_conntrack_cannot_place_does_not_break_the_connection() {
-    for (mode, family) in everywhere() {
+fn an_answer_that_conntrack_cannot_place_does_not_break_the_connection(mode: Mode) {
+    for family in Family::BOTH {
         let Some(mut stage) = stage(mode, family) else { return };
         stage.apply(&with_ready(web(), &["b1"]), Stack::Single);
         let mut conversation = open(&stage, "a2", Protocol::Tcp, WEB);
@@ -171,4 +165,13 @@ fn an_answer_that_conntrack_cannot_place_does_not_break_the_connection() {
 fn nft(place: &fairlead_lab::Place, line: &str) {
     let status = place.command("nft").arg(line).status().expect("nft runs");
     assert!(status.success(), "{}: nft {line}", place.name());
+}
+
+in_every_mode! {
+    a_udp_flow_moves_when_its_endpoint_is_replaced_whatever_way_it_came
+    a_udp_flow_follows_a_changed_target_port
+    a_udp_flow_ends_with_its_last_endpoint_or_service_and_begins_again_with_the_next
+    a_flow_that_is_right_is_left_alone
+    a_tcp_connection_outlives_its_endpoint_and_its_service
+    an_answer_that_conntrack_cannot_place_does_not_break_the_connection
 }

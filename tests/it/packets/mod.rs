@@ -31,7 +31,7 @@ use std::thread;
 use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
 
-use programs::Mode;
+use programs::{Mode, in_every_mode};
 use scenario::Scenario;
 use stage::Stage;
 
@@ -82,10 +82,10 @@ fn with_sctp() -> Vec<Scenario> {
     all.into_iter().flatten().filter(Scenario::speaks_sctp).collect()
 }
 
-/// The other tables pass over the packets of SCTP where the kernel has none; this one says that it cannot run.
-fn associations(family: Family) {
+/// The other tables pass over the packets of SCTP where the kernel has none; these say that they cannot run.
+fn services_carry_sctp_associations(mode: Mode) {
     if needs(&[Feature::Sctp]) {
-        Mode::ALL.into_iter().for_each(|mode| table(mode, family, &with_sctp()));
+        Family::BOTH.into_iter().for_each(|family| table(mode, family, &with_sctp()));
     }
 }
 
@@ -101,14 +101,8 @@ fn sctp_is_spoken_in_the_scenarios_that_are_chosen_for_it() {
     );
 }
 
-#[test]
-fn services_carry_sctp_associations_in_ipv4() {
-    associations(Family::V4);
-}
-
-#[test]
-fn services_carry_sctp_associations_in_ipv6() {
-    associations(Family::V6);
+in_every_mode! {
+    services_carry_sctp_associations
 }
 
 /// The tables again, with endpoints of node `b` behind a tunnel.

@@ -18,7 +18,6 @@ pub enum Mode {
     Nft,
     IptablesLegacy,
     IptablesNft,
-    /// The last one: machines may lack what it needs, which ends a test that goes through all.
     Ipvs,
 }
 
@@ -48,6 +47,12 @@ impl Mode {
     /// closed ones too; and by a hash, for ever, where a frontend is reached by mark: at node ports, and where policy Local
     /// makes the pool depend on the origin.
     pub fn affinity_is_of_the_service(self) -> bool {
+        self != Self::Ipvs
+    }
+
+    /// Whether node ports carry SCTP. A set of ports, which the kernel calls `bitmap:port`, knows TCP and UDP alone, so in
+    /// `ipvs` mode the node itself answers such a packet.
+    pub fn has_sctp_node_ports(self) -> bool {
         self != Self::Ipvs
     }
 
@@ -114,10 +119,22 @@ impl Mode {
     }
 }
 
-/// Every way, in both families.
-pub fn everywhere() -> impl Iterator<Item = (Mode, Family)> {
-    Mode::ALL.into_iter().flat_map(|mode| Family::BOTH.map(|family| (mode, family)))
+/// Makes a test of each function for each mode: `nft::NAME` and so on.
+macro_rules! in_every_mode {
+    ($($name:ident)*) => {
+        in_every_mode! { nft, Nft, $($name)* }
+        in_every_mode! { iptables_legacy, IptablesLegacy, $($name)* }
+        in_every_mode! { iptables_nft, IptablesNft, $($name)* }
+        in_every_mode! { ipvs, Ipvs, $($name)* }
+    };
+    ($module:ident, $mode:ident, $($name:ident)*) => {
+        mod $module {
+            use $crate::packets::programs::Mode;
+            $(#[test] fn $name() { super::$name(Mode::$mode); })*
+        }
+    };
 }
+pub(crate) use in_every_mode;
 
 /// A backend, as a program that has just been started.
 pub fn of(mode: Mode) -> Program {

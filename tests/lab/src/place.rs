@@ -43,7 +43,7 @@ pub struct Place {
     pub(crate) next_port: Arc<AtomicU16>,
 }
 
-/// Source ports of probes, away from servers and node ports.
+/// Source ports of probes, away from servers, from node ports, and from what the kernel chooses for others in the lab.
 const SOURCE_PORTS: RangeInclusive<u16> = 33_000..=65_535;
 
 impl Place {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use libc::{c_int, socklen_t};
 
+use crate::module;
+
 use super::blob::{Broken, Hooks, build};
 use super::{Edit, Extension, Ip, Lock, TableView, XtablesError, memory};
 
@@ -60,6 +62,12 @@ impl Xtables {
         }
         // SAFETY: `fd` was just returned by `socket` and nobody else owns it.
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, ip })
+    }
+
+    /// Loads the module that knows of tables, which the kernel does not do on demand. True if it is there now.
+    #[must_use]
+    pub fn load(&self) -> bool {
+        module::load(if self.ip == Ip::V4 { "ip_tables" } else { "ip6_tables" })
     }
 
     /// How large a table is. Makes the table if there is none yet.
