@@ -138,6 +138,7 @@ pub mod reconcile;
 pub mod render;
 pub mod resolve;
 pub mod run;
+pub mod status;
 pub mod sysctls;
 pub mod watch;
 pub mod world;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use fairlead::config::{self, Command, EXIT_USAGE, LogFormat, LogSettings};
-use fairlead::overlay::{list, probe};
-use fairlead::{render, run};
+use fairlead::overlay::{list, probe, trace};
+use fairlead::{render, run, status};
 use fairlead_kernel::process;
 use tracing_subscriber::EnvFilter;
 
@@ -31,6 +31,8 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         Command::Print(text) => print!("{text}"),
         Command::Render(settings) => print!("{}", render::render(&settings)?),
         Command::OverlayList(settings) => list::list(&settings)?,
+        Command::OverlayTrace(settings) => trace::trace(&settings)?,
+        Command::Status(settings) => status::status(&settings)?,
         Command::OverlayProbe(settings) => probe::probe(&settings)?,
         Command::Cleanup(settings) => {
             log(settings.log);

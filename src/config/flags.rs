@@ -1,5 +1,6 @@
 //! The command line as clap sees it. Names and defaults are kube-proxy's where the meaning is.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ Examples:
   fairlead render -f ./manifests --hostname-override=node-1
   fairlead overlay list
   fairlead overlay probe
+  fairlead overlay trace 10.244.2.11
+  fairlead status
   fairlead cleanup
 
 Flags have kube-proxy's names and defaults where they mean the same. Durations are written like 30s, 1m30s or 1h.";
@@ -44,6 +47,8 @@ pub(super) enum Subcommands {
     Cleanup(CleanupFlags),
     /// Print what this node would do with the objects in some files, without touching the kernel
     Render(Box<RenderFlags>),
+    /// Print how the fairlead of this node does: mode, sync, overlay, peers; exits with 1 if anything is wrong
+    Status(StatusFlags),
     /// Look at the overlay of this node
     #[command(disable_help_subcommand = true, subcommand_required = true)]
     Overlay {
@@ -58,6 +63,9 @@ pub(super) enum OverlayCommands {
     List(OverlayListFlags),
     /// Send to every peer through the tunnel and print which do not answer and why; exits with 1 if any does not
     Probe(OverlayProbeFlags),
+    /// Print every decision by which this node's kernel sends a packet to an address: route, neighbour, forwarding entry, tunnel,
+    /// underlay; exits with 1 if the packet gets lost on the way
+    Trace(OverlayTraceFlags),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +87,32 @@ pub(super) struct OverlayProbeFlags {
     #[command(flatten)]
     pub(super) list: OverlayListFlags,
     /// How long an answer may take. Who does not answer is asked three times
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    pub(super) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OverlayTraceFlags {
+    /// Where the packet goes, such as a pod
+    #[arg(value_name = "IP")]
+    pub(super) to: IpAddr,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Where /healthz and /readyz of the running fairlead answer
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10256")]
+    pub(super) healthz_address: SocketAddr,
+    /// Where its /metrics and /proxyMode answer
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
+    pub(super) metrics_address: SocketAddr,
+    /// How long an answer of a peer may take
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
     pub(super) timeout: Duration,
 }

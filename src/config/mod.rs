@@ -33,7 +33,10 @@ pub use file::{
 pub use flags::{LogFormat, RenderOutput};
 pub use ipvs::IpvsSettings;
 pub use reload::{Reload, follow};
-pub use settings::{ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, OverlayProbe, Render, Settings};
+pub use settings::{
+    ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, OverlayProbe, OverlayTrace, Render, Settings,
+    Status,
+};
 pub use usage::{EXIT_USAGE, UsageError};
 
 use crate::sysctls::ConntrackSettings;
@@ -55,6 +58,10 @@ pub enum Command {
     OverlayList(OverlayList),
     /// Ask all peers through the overlay.
     OverlayProbe(OverlayProbe),
+    /// Follow a packet through the overlay.
+    OverlayTrace(OverlayTrace),
+    /// Show how the running program does.
+    Status(Status),
     /// Print this text (help, version) to standard output and exit with 0.
     Print(String),
 }
@@ -100,6 +107,12 @@ where
     match line.command {
         None => run(line.run, &matches, host),
         Some(flags::Subcommands::Cleanup(flags)) => Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&flags.log) })),
+        Some(flags::Subcommands::Status(flags)) => Ok(Command::Status(Status {
+            json: flags.json,
+            health: flags.healthz_address,
+            metrics: flags.metrics_address,
+            timeout: flags.timeout,
+        })),
         Some(flags::Subcommands::Overlay { command }) => Ok(overlay_command(command)),
         Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host)?))),
     }
@@ -172,6 +185,9 @@ fn overlay_command(command: flags::OverlayCommands) -> Command {
             files: flags.files,
             annotation_prefix: flags.kube_annotation_prefix,
         }),
+        flags::OverlayCommands::Trace(flags::OverlayTraceFlags { to, json }) => {
+            Command::OverlayTrace(OverlayTrace { to, json })
+        }
         flags::OverlayCommands::Probe(flags::OverlayProbeFlags { list, timeout }) => {
             Command::OverlayProbe(OverlayProbe {
                 json: list.json,

@@ -61,6 +61,11 @@ pub(super) struct OverlayFlags {
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     pub(super) overlay_peer_filter: bool,
+    /// Drop packets to addresses of pods that no node has, instead of sending them to the default gateway: a blackhole route
+    /// for the prefix of all pods, behind all others
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) overlay_blackhole: bool,
     /// Write 10-fairlead.conflist into this directory (mostly /etc/cni/net.d): pods get addresses by the stock CNI plugins bridge,
     /// host-local and portmap. A file of that name that fairlead did not write stays
     #[arg(long, value_name = "DIR")]
@@ -116,6 +121,7 @@ pub(super) fn settings(
         prefix: Prefix::new(&flags.kube_annotation_prefix),
         underlay: underlay(flags)?,
         external,
+        blackhole: flags.overlay_blackhole,
         masquerade: flags.ip_masq,
         peer_filter: flags.overlay_peer_filter,
         files: Files { conf_dir: flags.cni_conf_dir.clone(), subnet_file: flags.subnet_file.clone() },

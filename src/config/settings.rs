@@ -1,7 +1,7 @@
 //! The settings of each command, complete and valid.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -178,6 +178,28 @@ pub struct OverlayProbe {
     /// What the annotations' keys begin with.
     pub annotation_prefix: String,
     /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// Settings of `fairlead overlay trace`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlayTrace {
+    /// Where the packet goes.
+    pub to: IpAddr,
+    /// Whether JSON is printed.
+    pub json: bool,
+}
+
+/// Settings of `fairlead status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Whether JSON is printed.
+    pub json: bool,
+    /// Where the running fairlead tells its health.
+    pub health: SocketAddr,
+    /// Where it tells its metrics and mode.
+    pub metrics: SocketAddr,
+    /// How long an answer of a peer may take.
     pub timeout: Duration,
 }
 

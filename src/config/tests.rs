@@ -177,7 +177,10 @@ fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
             "--ipvs-tcp-timeout=10ms: is less than a second; write whole seconds, or 0s for the kernel's value.",
         ),
         (&["--ipvs-sync-period=0"], "--ipvs-sync-period=0s: must be longer than nothing; write something like 30s."),
-        (&["clean"], "clean is not a command of fairlead; use cleanup, overlay, render, or flags alone to run it."),
+        (
+            &["clean"],
+            "clean is not a command of fairlead; use cleanup, overlay, render, status, or flags alone to run it.",
+        ),
         (&["render"], "--filename is missing; add it."),
         (
             &["--iptables-sync-period=30"],

@@ -78,7 +78,9 @@ fn unknown(what: &str, suggestion: Option<String>) -> String {
             format!("{what} is not a flag of fairlead; see `fairlead --help` for those it has.")
         }
         None => {
-            format!("{what} is not a command of fairlead; use cleanup, overlay, render, or flags alone to run it.")
+            format!(
+                "{what} is not a command of fairlead; use cleanup, overlay, render, status, or flags alone to run it."
+            )
         }
     }
 }

@@ -180,6 +180,11 @@ metrics! {
         "Nodes and families that take part and cannot be reached: conflicts, other modes.";
     overlay_failing: IntGaugeVec, "fairlead_overlay_peers_failing", [],
         "Nodes and families whose way the kernel refuses; each is tried again.";
+    overlay_silent: IntGaugeVec, "fairlead_overlay_peers_silent", [],
+        "Nodes and families that did not answer through the overlay when they were last asked after the start.";
+    overlay_info: IntGaugeVec, "fairlead_overlay_info",
+        ["ip_family", "backend", "interface", "address", "pods", "masquerade"],
+        "1, with labels for how this node takes part in the overlay.";
     overlay_up: IntGaugeVec, "fairlead_overlay_up", [],
         "1 when the devices of the overlay are as they should be.";
     overlay_compare: HistogramVec(FAST), "fairlead_overlay_compare_duration_seconds", [],

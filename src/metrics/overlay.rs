@@ -22,6 +22,7 @@ impl Metrics {
             metric.with_label_values(PLAIN);
         }
         self.overlay_peers(PerFamily::default(), 0, 0, false);
+        self.overlay_silent(0);
     }
 
     /// How many peers there are, how many are refused by us, how many by the kernel, and whether the devices are there.
@@ -33,6 +34,21 @@ impl Metrics {
         table.overlay_refused.with_label_values(PLAIN).set(gauge(refused));
         table.overlay_failing.with_label_values(PLAIN).set(gauge(failing));
         table.overlay_up.with_label_values(PLAIN).set(up.into());
+    }
+
+    /// So many peers did not answer when they were asked.
+    pub fn overlay_silent(&self, silent: usize) {
+        self.table.overlay_silent.with_label_values(PLAIN).set(gauge(silent));
+    }
+
+    /// How this node takes part: backend, interface, its address, the prefix of its pods, and whether they are translated. Each
+    /// family once.
+    pub fn overlay_info<'a>(&self, families: impl Iterator<Item = (Family, [&'a str; 5])>) {
+        self.table.overlay_info.reset();
+        for (family, [backend, interface, address, pods, masquerade]) in families {
+            let labels = [family.label(), backend, interface, address, pods, masquerade];
+            self.table.overlay_info.with_label_values(&labels).set(1);
+        }
     }
 
     /// So many changes were sent to the kernel.

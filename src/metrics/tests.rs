@@ -61,6 +61,7 @@ fn every_declared_metric_is_in_the_registry_and_appears_once_it_is_used() {
     metrics.rejected(Kind::EndpointSlice, "InvalidEndpoint");
     metrics.has_overlay();
     metrics.has_iptables(Arc::default());
+    metrics.overlay_info([(Family::V4, ["vxlan", "eth0", "192.168.50.1", "10.244.1.0/24", "true"])].into_iter());
     let text = metrics.scrape().unwrap();
     for declared in DECLARED {
         let help = format!("# HELP {} {}\n", declared.name, declared.help);

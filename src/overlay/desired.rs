@@ -3,10 +3,11 @@
 
 use std::net::IpAddr;
 
-use fairlead_kernel::route::{Mac, Vxlan, VxlanSpec};
+use fairlead_kernel::route::{Mac, NextHop, Route, TABLE_MAIN, Vxlan, VxlanSpec};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
+use super::diff::PROTOCOL;
 use super::facts::Facts;
 use super::settings::{Backend, ExternalVtep, Settings};
 use super::underlay::{OnLink, Underlay, is_on_link};
@@ -14,6 +15,9 @@ use crate::resolve::{Note, PerFamily};
 
 /// Bytes that VXLAN adds to a packet: outer IP header, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348, section 5).
 const OVERHEAD: PerFamily<u32> = PerFamily { v4: 50, v6: 70 };
+
+/// The metric of the last of all routes for one destination.
+pub(super) const LAST: u32 = u32::MAX;
 
 /// This node in one family.
 #[derive(Debug, Clone, PartialEq)]
@@ -274,6 +278,20 @@ fn tunnelled(settings: &Settings, outer: Family, pods: IpNet, end: &ExternalVtep
         (Key::Forwarding(tunnel, end.mac), Value::End(end.endpoint)),
         (Key::Route(pods), Value::Through(tunnel)),
     ]
+}
+
+/// Routes behind all others that keep packets to pods of nobody from the default gateway.
+#[must_use]
+pub fn fallbacks(settings: &Settings, local: &Local) -> Vec<Route> {
+    let networks = local.families().filter_map(|(family, _)| settings.networks[family]);
+    let fallback = |net: IpNet| Route {
+        destination: net.trunc(),
+        metric: LAST,
+        table: TABLE_MAIN,
+        protocol: PROTOCOL,
+        hop: NextHop::Blackhole,
+    };
+    networks.filter(|_| settings.blackhole).map(fallback).collect()
 }
 
 fn overlaps(a: IpNet, b: IpNet) -> bool {

@@ -92,15 +92,19 @@ pub struct Drift {
     pub missing: Vec<Key>,
     /// Ours and not wanted; in the order of writing.
     pub extra: Vec<Write>,
+    /// Routes behind all others that are missing.
+    pub fallbacks: Vec<Write>,
 }
 
-/// Compares.
+/// Compares. `fallbacks` are wanted routes that belong to no peer.
 #[must_use]
-pub fn drift(peers: &Peers, observed: &Observed, indices: &Indices) -> Drift {
+pub fn drift(peers: &Peers, fallbacks: &[Route], observed: &Observed, indices: &Indices) -> Drift {
     let tunnels: BTreeMap<u32, Tunnel> = indices.iter().map(|(tunnel, index)| (*index, *tunnel)).collect();
     let mut right = HashSet::new();
     let mut drift = Drift::default();
-    for route in &observed.routes {
+    let absent = fallbacks.iter().filter(|route| !observed.routes.contains(route));
+    drift.fallbacks = absent.map(|route| Write::SetRoute(*route)).collect();
+    for route in observed.routes.iter().filter(|route| !fallbacks.contains(route)) {
         let key = Key::Route(route.destination);
         let wanted = peers.get(&key).and_then(|(value, _)| rendered(key, value, indices));
         if wanted == Some(Write::SetRoute(*route)) {

@@ -32,6 +32,8 @@ pub struct Installed {
     pub pods: PerFamily<Option<IpNet>>,
     /// The interface to other nodes, by name.
     pub underlay: PerFamily<Option<String>>,
+    /// The address on it by which this node sends.
+    pub address: PerFamily<Option<IpAddr>>,
     /// The MTU of pods, bytes; `None` before the underlay is known.
     pub mtu: Option<u32>,
     /// UDP port of the tunnels.
@@ -214,17 +216,38 @@ impl Outside {
                 v4: half(Family::V4).map(|half| half.underlay.name.clone()),
                 v6: half(Family::V6).map(|half| half.underlay.name.clone()),
             },
+            address: PerFamily {
+                v4: half(Family::V4).map(|half| half.underlay.local),
+                v6: half(Family::V6).map(|half| half.underlay.local),
+            },
             mtu: local.pod_mtu(settings),
             port: settings.port,
             devices: devices.iter().map(|device| device.spec.name.clone()).collect(),
             ends: ends.into(),
             prefixes: peers.prefixes_outside(settings.networks).into(),
         };
+        if *self.installed.borrow() != now {
+            self.inform(settings, local);
+        }
         self.installed.send_if_modified(|was| {
             let changed = *was != now;
             *was = now;
             changed
         });
+    }
+}
+
+impl Outside {
+    /// For `fairlead status` and dashboards.
+    fn inform(&self, settings: &Settings, local: &Local) {
+        let texts: Vec<_> = local
+            .families()
+            .map(|(family, half)| (family, &half.underlay.name, half.underlay.local.to_string(), half.pods.to_string()))
+            .collect();
+        let masquerade = if settings.masquerade { "true" } else { "false" };
+        self.metrics.overlay_info(texts.iter().map(|(family, name, local, pods)| {
+            (*family, [settings.backend.name(), name.as_str(), local.as_str(), pods.as_str(), masquerade])
+        }));
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Settings {
     pub underlay: UnderlaySettings,
     /// Tunnel ends that are no nodes.
     pub external: Vec<ExternalVtep>,
+    /// Whether packets to pods of nobody are dropped instead of following the default route (`--overlay-blackhole`).
+    pub blackhole: bool,
     /// Whether pods that leave the cluster get an address of this node (`--ip-masq`).
     pub masquerade: bool,
     /// Whether tunnelled packets are taken from known peers alone.
@@ -107,6 +109,7 @@ impl Default for Settings {
             prefix: super::annotation::Prefix::default(),
             underlay: UnderlaySettings::default(),
             external: Vec::new(),
+            blackhole: false,
             masquerade: true,
             peer_filter: true,
             files: super::cni::Files::default(),

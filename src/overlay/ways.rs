@@ -8,6 +8,7 @@ use fairlead_plan::Family;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::desired;
 use super::diff::{self, PROTOCOL};
 use super::facts::Facts;
 use super::settings::Backend;
@@ -76,6 +77,10 @@ struct Used {
 
 fn way(held: &Held, route: &Route, used: &mut Used) -> Option<Way> {
     let mut way = Way { prefix: Some(route.destination), ..Way::default() };
+    // The last of all routes, which keeps packets from the default gateway, leads to nobody on purpose.
+    if route.hop == NextHop::Blackhole && route.metric == desired::LAST {
+        return None;
+    }
     let NextHop::Unicast { index, gateway: Some(gateway), encap, .. } = route.hop else {
         way.drift.push("the route leads to no node".to_owned());
         return (route.protocol == PROTOCOL && route.table == TABLE_MAIN).then_some(way);

@@ -4,10 +4,11 @@ use fairlead_kernel::route::{Forwarding, Neighbour, NextHop, PROTOCOL_BOOT, Rout
 use fairlead_plan::Family;
 
 use super::build::{addr, facts, link, local, mac, node, settings};
-use crate::overlay::Backend;
-use crate::overlay::desired::{Key, Tunnel, devices};
+use crate::overlay::desired::{self, Key, Tunnel, devices};
 use crate::overlay::diff::{DeviceStep, Drift, Indices, Observed, PROTOCOL, device_step, drift, rendered};
 use crate::overlay::peers::Peers;
+use crate::overlay::{Backend, Settings};
+use crate::resolve::PerFamily;
 
 /// The index of `flannel.1`, and of `flannel-v6.1`.
 const INDICES: [u32; 2] = [10, 11];
@@ -51,8 +52,8 @@ fn perfect(peers: &Peers) -> Observed {
 #[test]
 fn a_kernel_that_holds_what_is_wanted_has_no_drift_and_an_empty_one_lacks_everything_in_order() {
     let peers = peers();
-    assert_eq!(drift(&peers, &perfect(&peers), &indices()), Drift::default());
-    let missing = drift(&peers, &Observed::default(), &indices()).missing;
+    assert_eq!(drift(&peers, &[], &perfect(&peers), &indices()), Drift::default());
+    let missing = drift(&peers, &[], &Observed::default(), &indices()).missing;
     assert_eq!(missing.len(), 3 * 3 * 2);
     let kind = |key: &Key| match key {
         Key::Neighbour(..) => 0,
@@ -69,7 +70,7 @@ fn each_wrong_value_is_found_and_nothing_else_is_written() {
     let of = |change: &dyn Fn(&mut Observed)| {
         let mut observed = perfect(&peers);
         change(&mut observed);
-        drift(&peers, &observed, &indices())
+        drift(&peers, &[], &observed, &indices())
     };
     let at = |observed: &mut Observed| {
         observed.neighbours.iter().position(|entry| entry.addr == addr("10.244.2.0")).unwrap()
@@ -91,7 +92,7 @@ fn each_wrong_value_is_found_and_nothing_else_is_written() {
         },
     ];
     for change in cases {
-        assert_eq!(of(change), Drift { missing: vec![key], extra: vec![] });
+        assert_eq!(of(change), Drift { missing: vec![key], ..Drift::default() });
     }
     let entry = |change: fn(&mut Forwarding)| {
         of(&move |observed: &mut Observed| change(&mut observed.forwarding[0])).missing.len()
@@ -145,7 +146,7 @@ fn what_nobody_wants_goes_if_it_is_ours_and_stays_if_it_is_not() {
         permanent: true,
     });
     observed.neighbours.push(Neighbour { index: 2, addr: addr("192.168.0.9"), mac: Some(mac(9)), permanent: true });
-    let drift = drift(&peers, &observed, &indices());
+    let drift = drift(&peers, &[], &observed, &indices());
     assert_eq!(drift.missing, []);
     let mut wanted: Vec<_> = stale.iter().map(|route| Write::DeleteRoute(*route)).collect();
     wanted.push(Write::DeleteForwarding(INDICES[1], mac(77)));
@@ -184,4 +185,23 @@ fn a_device_is_altered_where_the_kernel_can_and_made_again_where_it_cannot() {
         assert_eq!(device_step(&device, &[link]), DeviceStep::Recreate(10));
     }
     assert_eq!(device_step(&device, &[link(10, "flannel.1")]), DeviceStep::Recreate(10), "it is no VXLAN device");
+}
+
+#[test]
+fn a_last_route_that_is_missing_is_made_and_one_that_is_not_wanted_any_more_goes() {
+    let net = |text: &str| Some(text.parse().unwrap());
+    let networks = PerFamily { v4: net("10.244.0.0/16"), v6: net("fd00:244::/32") };
+    let settings = Settings { blackhole: true, networks, ..settings(Backend::Vxlan) };
+    let peers = Peers::default();
+    let wanted = desired::fallbacks(&settings, &local());
+    assert!(
+        !wanted.is_empty()
+            && desired::fallbacks(&Settings { blackhole: false, ..settings.clone() }, &local()).is_empty()
+    );
+    let first = drift(&peers, &wanted, &Observed::default(), &indices());
+    assert_eq!(first.fallbacks, wanted.iter().map(|route| Write::SetRoute(*route)).collect::<Vec<_>>());
+    let observed = Observed { routes: wanted.clone(), ..Observed::default() };
+    assert_eq!(drift(&peers, &wanted, &observed, &indices()), Drift::default());
+    let gone: Vec<_> = wanted.iter().map(|route| Write::DeleteRoute(*route)).collect();
+    assert_eq!(drift(&peers, &[], &observed, &indices()).extra, gone);
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use fairlead_kernel::route::{Refusal, RtnlError, Write};
 
 use super::Worker;
-use crate::overlay::desired::Key;
+use crate::overlay::desired::{self, Key};
 use crate::overlay::peers::PeerId;
 use crate::overlay::{diff, observe};
 use crate::resolve::Note;
@@ -20,14 +20,15 @@ impl Worker {
     /// Compares what is on the devices, writes what differs, and says how much that was.
     pub(super) fn settle_objects(&mut self) -> Result<usize, RtnlError> {
         let observed = observe::observe(&mut self.kernel, &self.indices, self.settings.learning)?;
-        let drift = diff::drift(&self.peers, &observed, &self.indices);
+        let fallbacks = desired::fallbacks(&self.settings, &self.local);
+        let drift = diff::drift(&self.peers, &fallbacks, &observed, &self.indices);
         drop(observed);
         let now = Instant::now();
         let missing: Vec<_> = drift.missing.into_iter().filter(|key| self.may_try(key, now)).collect();
-        let extra = drift.extra.len();
+        let others = drift.extra.len() + drift.fallbacks.len();
         self.outside.drift(&missing, &drift.extra);
-        self.write(&missing, drift.extra)?;
-        Ok(missing.len() + extra)
+        self.write(&missing, [drift.extra, drift.fallbacks].concat())?;
+        Ok(missing.len() + others)
     }
 
     /// Sees to it that ours is the route that packets meet first, where others have made one for the same prefix: IPv4 has

@@ -1,5 +1,6 @@
 //! The overlay: the real program on every node of a lab whose nodes know nothing of each other's pods.
 
+mod around;
 mod captures;
 mod cni;
 mod documents;
@@ -8,6 +9,7 @@ mod flannel;
 mod list;
 mod modes;
 mod nodes;
+mod plugins;
 mod probe;
 mod reach;
 mod rules;

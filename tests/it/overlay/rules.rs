@@ -194,3 +194,31 @@ fn the_listing_of_the_rules_loads_back() {
         assert_eq!(of_table(elsewhere, &table), of_table(node, &table), "{text}");
     }
 }
+
+#[test]
+fn packets_to_pods_of_nobody_do_not_follow_the_default_route_if_so_wanted() {
+    if !can_run() {
+        return;
+    }
+    let stage = Stage::new();
+    let flags = ["--overlay-backend=vxlan", "--overlay-blackhole"];
+    let mut programs = Vec::from(["a", "b"].map(|node| stage.launch(node, &flags)));
+    stage.until_connected(&["a", "b"]);
+    let node = stage.node("a");
+    let nobody = [("ip", "10.244.99.5", "10.244.0.0/16"), ("ip -6", "fd00:244:0:99::5", "fd00:244::/32")];
+    let leads = |ip: &str, to: &str| output(node, &format!("{ip} route get {to}")).status.success();
+    for (ip, to, network) in nobody {
+        assert!(!leads(ip, to), "{}", run(node, &format!("{ip} route")));
+        let since = Instant::now();
+        run(node, &format!("{ip} route del blackhole {network} metric 4294967295"));
+        eventually("it is repaired", || !leads(ip, to));
+        say("D8", "the last route was deleted", since.elapsed());
+    }
+    assert!(program::run(node, &["overlay", "list"]).status.success(), "it is no drift");
+    programs.remove(0).terminate();
+    programs.push(stage.launch("a", &flags[..1]));
+    for (ip, to, _) in nobody {
+        eventually("without the flag it goes", || leads(ip, to));
+    }
+    stage.until_connected(&["a", "b"]);
+}

@@ -21,6 +21,7 @@ mod scenario;
 mod stack;
 mod stage;
 mod topology;
+mod tunnels;
 mod web;
 
 use std::sync::Mutex;
@@ -44,13 +45,16 @@ fn stage(mode: Mode, family: Family) -> Option<Stage> {
 
 /// Runs a table, all of it even if something is wrong.
 fn table(mode: Mode, family: Family, scenarios: &[Scenario]) {
-    if !needs(mode.needed()) {
-        return;
+    if needs(mode.needed()) {
+        work_off(scenarios, &|| Stage::new(mode, family));
     }
+}
+
+fn work_off(scenarios: &[Scenario], new_stage: &(impl Fn() -> Stage + Sync)) {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     let work = || {
-        let mut stage = Stage::new(mode, family);
+        let mut stage = new_stage();
         while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
             let wrong = observe::run(scenario, &mut stage);
             if !wrong.is_empty() {
@@ -99,6 +103,32 @@ fn sctp_is_spoken_in_the_scenarios_that_are_chosen_for_it() {
 
 in_every_mode! {
     services_carry_sctp_associations
+}
+
+/// The tables again, with endpoints of node `b` behind a tunnel.
+fn over_tunnels(family: Family) {
+    if needs(&[Feature::Namespaces, Feature::NfTables, Feature::Vxlan]) {
+        work_off(&tunnels::scenarios(), &|| Stage::over_tunnels(family));
+    }
+}
+
+#[test]
+fn every_scenario_has_the_same_outcome_over_tunnels_in_ipv4() {
+    over_tunnels(Family::V4);
+}
+
+#[test]
+fn every_scenario_has_the_same_outcome_over_tunnels_in_ipv6() {
+    over_tunnels(Family::V6);
+}
+
+#[test]
+fn what_is_not_repeated_over_tunnels_is_in_the_tables() {
+    let without = tunnels::scenarios().len();
+    let all = [cluster_ip::scenarios(), node_port::scenarios(), external::scenarios(), stack::scenarios()];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    let others = cluster_ip::unanswered().len() + endpoints::scenarios().len() + topology::scenarios().len();
+    assert_eq!(without + tunnels::NOT_REMOTE.len(), all.len() + others);
 }
 
 macro_rules! one_of_both {

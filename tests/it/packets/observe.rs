@@ -47,9 +47,18 @@ pub fn run(scenario: &Scenario, stage: &mut Stage) -> Vec<String> {
     wrong
 }
 
+/// What carries packets.
+#[derive(Clone, Copy)]
+struct Ground {
+    mode: Mode,
+    /// Between nodes.
+    tunnelled: bool,
+}
+
 /// All checks at once, so that silence is waited for once.
 fn check_all(stage: &Stage, plan: &Plan, checks: &[Check], vip: Option<IpAddr>) -> Vec<String> {
-    let (lab, family, mode) = (&stage.lab, stage.family, stage.mode);
+    let (lab, family) = (&stage.lab, stage.family);
+    let ground = Ground { mode: stage.mode, tunnelled: stage.has_tunnels() };
     thread::scope(|scope| {
         let each = checks.iter().flat_map(|check| check.protocols.iter().map(move |protocol| (check, *protocol)));
         let threads: Vec<_> = each
@@ -58,7 +67,7 @@ fn check_all(stage: &Stage, plan: &Plan, checks: &[Check], vip: Option<IpAddr>) 
                     let packet = packet(lab, family, check, protocol, vip);
                     let decided = decided(lab, family, plan, check, &packet);
                     let can_send = protocol != Protocol::Sctp || sctp_is_here();
-                    let seen = can_send.then(|| observed(lab, family, mode, check, &packet)).flatten();
+                    let seen = can_send.then(|| observed(lab, ground, check, &packet)).flatten();
                     [decided, seen].into_iter().flatten().map(|said| format!("{protocol} {check}: {said}")).collect()
                 })
             })
@@ -123,7 +132,8 @@ fn is_masqueraded(check: &Check, source: Source, endpoint: &str) -> bool {
 }
 
 /// What is wrong with what packets meet.
-fn observed(lab: &Lab, family: Family, mode: Mode, check: &Check, packet: &Packet) -> Option<String> {
+fn observed(lab: &Lab, Ground { mode, tunnelled }: Ground, check: &Check, packet: &Packet) -> Option<String> {
+    let family = Family::of(packet.source);
     let reaches = matches!(check.expect, Expect::Reaches(..));
     // Where an answer is due, a slow machine is no reason to call it silence.
     let silent = matches!(check.expect, Expect::Silence | Expect::Ignored(Untouched::Silence));
@@ -148,10 +158,11 @@ fn observed(lab: &Lab, family: Family, mode: Mode, check: &Check, packet: &Packe
             others == 0
                 && seen.endpoints() == names.iter().copied().collect()
                 && seen.reached.iter().all(|(endpoint, sources)| {
-                    let masqueraded = is_masqueraded(check, *source, endpoint);
+                    let leaves_pods = tunnelled && from_pod_to_other_node(lab, check, endpoint);
+                    let masqueraded = leaves_pods || is_masqueraded(check, *source, endpoint);
                     sources.iter().all(|saw| {
                         if masqueraded {
-                            is_masquerade(lab, packet.source, endpoint, *saw)
+                            is_masquerade(lab, tunnelled, packet.source, endpoint, *saw)
                         } else {
                             *saw == packet.source
                         }
@@ -167,7 +178,7 @@ fn observed(lab: &Lab, family: Family, mode: Mode, check: &Check, packet: &Packe
 }
 
 /// Whether this is the source that masquerade gives: the address of node `a` on the link that leads to the endpoint.
-fn is_masquerade(lab: &Lab, client: IpAddr, endpoint: &str, saw: IpAddr) -> bool {
+fn is_masquerade(lab: &Lab, tunnelled: bool, client: IpAddr, endpoint: &str, saw: IpAddr) -> bool {
     let (node, family) = (lab.node("a"), Family::of(saw));
     let Kind::Node { gateway, .. } = node.kind() else { return false };
     match lab.place(place_of(endpoint)).kind() {
@@ -175,6 +186,13 @@ fn is_masquerade(lab: &Lab, client: IpAddr, endpoint: &str, saw: IpAddr) -> bool
         // What is delivered to the node itself passes no postrouting, so its source stays, and the answer comes from here
         // anyway. Towards itself a node may use any of its addresses.
         Kind::Node { number: 1, .. } => saw == client || saw.is_loopback() || is_address_of(node, saw),
+        Kind::Pod { .. } if tunnelled => node.pod_bases().iter().any(|base| *base == saw.to_string()),
         Kind::Node { .. } | Kind::Pod { .. } | Kind::Client => saw == node.addr(family),
     }
+}
+
+/// Whether a pod of node `a` reaches another node itself, which is outside of the tunnels.
+fn from_pod_to_other_node(lab: &Lab, check: &Check, endpoint: &str) -> bool {
+    let to = lab.place(place_of(endpoint)).kind();
+    matches!(lab.place(check.from).kind(), Kind::Pod { .. }) && matches!(to, Kind::Node { number: 2.., .. })
 }

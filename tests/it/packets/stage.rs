@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::programs::{self, Mode};
 use super::scenario::{Objects, Stack};
+use super::tunnels::{self, Tunnels};
 
 /// Makes the kernel of node `a` carry out a plan: the thing under test.
 pub type Program = Box<dyn FnMut(&Lab, &Plan) + Send>;
@@ -21,6 +22,8 @@ pub struct Stage {
     pub mode: Mode,
     pub family: Family,
     program: Program,
+    /// Carries out manifests in place of `program`, which carries out plans.
+    tunnels: Option<Tunnels>,
     world: World,
     plan: Plan,
 }
@@ -30,26 +33,48 @@ impl Stage {
     pub fn new(mode: Mode, family: Family) -> Self {
         let size = Size { nodes: &[("a", 3), ("b", 2)], clients: &["outside", "stranger"] };
         let lab = Lab::of_size(&size).expect("this machine can hold a lab");
-        Self { lab, mode, family, program: programs::of(mode), world: World::new(settings()), plan: Plan::default() }
+        Self::in_lab(lab, mode, family)
+    }
+
+    fn in_lab(lab: Lab, mode: Mode, family: Family) -> Self {
+        let (program, world) = (programs::of(mode), World::new(settings()));
+        Self { lab, mode, family, program, tunnels: None, world, plan: Plan::default() }
+    }
+
+    /// The real program on each node, and a tunnel between them.
+    pub fn over_tunnels(family: Family) -> Self {
+        Self { tunnels: Some(Tunnels::new(family)), ..Self::in_lab(tunnels::lab(), Mode::Nft, family) }
+    }
+
+    /// Whether packets between pods of different nodes go through tunnels.
+    pub const fn has_tunnels(&self) -> bool {
+        self.tunnels.is_some()
     }
 
     /// Starts over with an empty world, as a program that has just been started.
     pub fn begin(&mut self, change: fn(&mut Settings)) {
         let mut settings = settings();
         change(&mut settings);
+        if let Some(tunnels) = &mut self.tunnels {
+            tunnels.begin(&settings);
+        }
         self.world = World::new(settings);
         self.plan = Plan::default();
     }
 
     /// Makes these objects all there is, and the kernel do as they say.
     pub fn apply(&mut self, objects: &Objects, stack: Stack) -> Planned {
-        for event in events(&self.manifests(objects, stack)) {
+        let manifests = self.manifests(objects, stack);
+        for event in events(&manifests) {
             self.world.apply(event);
         }
         assert!(self.world.complete());
         let planned = self.world.plan(&self.plan);
         self.plan = planned.plan.clone();
-        (self.program)(&self.lab, &self.plan);
+        match &mut self.tunnels {
+            Some(tunnels) => tunnels.carry_out(&self.lab, &manifests),
+            None => (self.program)(&self.lab, &self.plan),
+        }
         planned
     }
 

@@ -80,7 +80,7 @@ fn read_line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
     while line.last() != Some(&b'\n') {
-        match stream.read(&mut chunk)? {
+        match uninterrupted(|| stream.read(&mut chunk))? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => line.extend_from_slice(&chunk[..read]),
         }
@@ -90,7 +90,18 @@ fn read_line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 
 fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; DATAGRAM];
-    let length = socket.recv(&mut answer)?;
+    let length = uninterrupted(|| socket.recv(&mut answer))?;
     answer.truncate(length);
     Ok(answer)
+}
+
+/// A socket with a read timeout gives `EINTR` when the machine was stopped for a moment and goes on, even if no signal
+/// is handled (signal(7)).
+fn uninterrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::run::{Outcome, find, run};
 use crate::say;
 
 /// Programs that tests look at the kernel with, and the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ipset", "ipset"),
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("traceroute", "traceroute"),
     ("tcpdump", "tcpdump"),
     ("cc", "gcc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
 ];
 
 /// Installs what is missing and says so.
