@@ -88,7 +88,7 @@ fn a_directory_of_manifests_is_followed_and_a_broken_file_keeps_its_last_good_co
     let at = said.split("web.yaml:").nth(1).unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap();
     let at: usize = at.parse().unwrap_or_else(|_| panic!("no line number in: {said}"));
     assert!((line - 2..=line + 1).contains(&at), "line {at} instead of about {line}: {said}");
-    assert!(program.metric("fairlead_failures_total", "cause=\"input\"") > 0.0);
+    eventually("it is counted", || program.metric("fairlead_failures_total", "cause=\"input\"") > 0.0);
     // Other files go on being followed.
     manifests.write("later.yaml", &documents(&cluster, "later", 2, &["a3"]));
     until_answered_by(client, 2, &["a3"]);

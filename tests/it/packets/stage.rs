@@ -43,7 +43,7 @@ impl Stage {
 
     /// The real program on each node, and a tunnel between them.
     pub fn over_tunnels(family: Family) -> Self {
-        Self { tunnels: Some(Tunnels::new(family)), ..Self::in_lab(tunnels::lab(), Mode::Nft, family) }
+        Self { tunnels: Some(Tunnels::new(family)), ..Self::in_lab(tunnels::lab(family), Mode::Nft, family) }
     }
 
     /// Whether packets between pods of different nodes go through tunnels.
