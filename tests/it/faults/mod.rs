@@ -13,6 +13,7 @@ mod missing;
 mod neighbours;
 mod repair;
 mod restart;
+mod schedulers;
 
 use std::net::SocketAddr;
 
