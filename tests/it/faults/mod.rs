@@ -14,6 +14,7 @@ mod neighbours;
 mod repair;
 mod restart;
 mod schedulers;
+mod takeover;
 
 use std::net::SocketAddr;
 
