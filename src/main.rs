@@ -36,7 +36,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         Command::OverlayProbe(settings) => probe::probe(&settings)?,
         Command::Cleanup(settings) => {
             log(settings.log);
-            run::cleanup()?;
+            run::cleanup(&settings)?;
         }
         Command::WriteConfig(path, text) => fairlead_kernel::file::replace(&path, text.as_bytes())
             .with_context(|| format!("writing the settings to {}", path.display()))?,

@@ -13,7 +13,7 @@ use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Plan, Report, SyncError};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::config::{IpvsSettings, Mode};
+use crate::config::{IpvsSettings, Mode, Part};
 use crate::guard::{self, Doubt};
 use crate::metrics::Metrics;
 
@@ -29,7 +29,7 @@ impl Backend for Chosen {
         let mut report = self.backend.sync(was, now)?;
         // Most syncs are changes: what could not be removed is tried again when everything is looked at.
         if was.is_none() {
-            self.others.retain_mut(|(mode, other)| match other.cleanup() {
+            self.others.retain_mut(|(mode, take_away)| match take_away() {
                 Ok(()) => false,
                 Err(error) => {
                     report.warnings.push(format!("what the {mode} mode left in the kernel cannot be removed: {error}"));
@@ -64,7 +64,7 @@ pub fn backend(
         Mode::Nft => {
             let backend = NftBackend::new();
             guard::start(guard::nft_table, backend.ours(), doubts).context("starting the thread that listens")?;
-            Chosen { backend: Box::new(backend), others: vec![iptables(), ipvs_mode()] }
+            Chosen { backend: Box::new(backend), others: vec![iptables(), ipvs_mode(), kube_proxy()] }
         }
         Mode::Iptables(variant) => {
             let backend = IptablesBackend::new(variant);
@@ -74,31 +74,36 @@ pub fn backend(
                 .context("starting the thread that looks at the tables")?;
             guard::start(fairlead_iptables::concerns, backend.ours(), doubts)
                 .context("starting the thread that listens")?;
-            Chosen { backend: Box::new(backend), others: vec![nft(), ipvs_mode()] }
+            Chosen { backend: Box::new(backend), others: vec![nft(), ipvs_mode(), kube_proxy()] }
         }
         Mode::Ipvs => {
             let backend = IpvsBackend::new(ipvs.backend.clone());
             guard::start_asking(backend.sentinel(), ipvs.sync_period, doubts)
                 .context("starting the thread that looks at IPVS")?;
-            Chosen { backend: Box::new(backend), others: vec![nft(), iptables()] }
+            Chosen { backend: Box::new(backend), others: vec![nft(), iptables(), kube_proxy()] }
         }
     };
     Ok(Box::new(chosen))
 }
 
 /// A mode and what takes its traces away.
-type Other = (&'static str, Box<dyn Backend>);
+type Other = (&'static str, Box<dyn FnMut() -> Result<(), SyncError> + Send>);
 
 fn nft() -> Other {
-    ("nft", Box::new(NftBackend::new()))
+    ("nft", Box::new(|| NftBackend::new().cleanup()))
 }
 
 fn iptables() -> Other {
-    ("iptables", Box::new(IptablesBackend::new(None)))
+    ("iptables", Box::new(|| IptablesBackend::new(None).cleanup()))
 }
 
 fn ipvs_mode() -> Other {
-    ("ipvs", Box::new(IpvsBackend::new(fairlead_ipvs::Settings::default())))
+    ("ipvs", Box::new(|| IpvsBackend::new(fairlead_ipvs::Settings::default()).cleanup()))
+}
+
+/// kube-proxy's other modes use the names of ours.
+fn kube_proxy() -> Other {
+    ("kube-proxy nftables", Box::new(fairlead_nft::remove_kube_proxy))
 }
 
 /// Makes the settings of the kernel that a mode needs, for a container that may not make them itself.
@@ -112,14 +117,24 @@ pub fn prepare(mode: Mode, ipvs: &IpvsSettings) -> anyhow::Result<()> {
     }
 }
 
-/// Takes everything of every mode out of the kernel.
+/// Takes everything of every mode out of the kernel, kube-proxy's included, or only what these have written.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn cleanup() -> anyhow::Result<()> {
+pub fn cleanup(only: &[Part]) -> anyhow::Result<()> {
+    let all = [
+        (Some(Part::Nft), nft()),
+        (Some(Part::Iptables), iptables()),
+        (Some(Part::Ipvs), ipvs_mode()),
+        (None, kube_proxy()),
+    ];
+    let wanted = all.into_iter().filter(|(part, _)| match part {
+        Some(part) => only.is_empty() || only.contains(part),
+        None => only.is_empty(),
+    });
+    let removed = wanted.map(|(_, (mode, mut take_away))| {
+        take_away().with_context(|| format!("removing what the {mode} mode has in the kernel"))
+    });
     // What fails leaves the others their turn.
-    let nft = NftBackend::new().cleanup().context("removing the nft tables");
-    let iptables = IptablesBackend::new(None).cleanup().context("removing the chains of iptables");
-    let ipvs = IpvsBackend::new(fairlead_ipvs::Settings::default()).cleanup();
-    nft.and(iptables).and(ipvs.context("removing virtual services and sets"))
+    removed.fold(Ok(()), anyhow::Result::and)
 }

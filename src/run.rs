@@ -239,17 +239,25 @@ fn serve(
     Ok(failures)
 }
 
-/// Takes everything of fairlead out of the kernel.
+/// Takes everything of fairlead out of the kernel, or what was asked for.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn cleanup() -> anyhow::Result<()> {
+pub fn cleanup(settings: &config::Cleanup) -> anyhow::Result<()> {
     // What fails leaves the others their turn.
-    let rules = overlay::rules::remove().context("removing the rules around the overlay");
-    let overlay = overlay::cleanup().context("removing the overlay");
-    modes::cleanup()?;
+    let (rules, overlay) = if settings.only.is_empty() || settings.only.contains(&config::Part::Overlay) {
+        let rules = overlay::rules::remove().context("removing the rules around the overlay");
+        (rules, overlay::cleanup().context("removing the overlay"))
+    } else {
+        (Ok(()), Ok(0))
+    };
+    modes::cleanup(&settings.only)?;
     rules?;
     overlay?;
-    info!("nothing of fairlead is left in the kernel");
+    if settings.only.is_empty() {
+        info!("nothing of fairlead is left in the kernel");
+    } else {
+        info!(only = ?settings.only, "what was asked for is removed from the kernel");
+    }
     Ok(())
 }

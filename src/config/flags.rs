@@ -324,8 +324,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// What has state of its own in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The tables fairlead
+    Nft,
+    /// Chains named KUBE-, in both variants
+    Iptables,
+    /// Virtual services and sets named KUBE-
+    Ipvs,
+    /// Devices, routes and rules to other nodes
+    Overlay,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct CleanupFlags {
+    /// Remove what one part has written and leave the rest: what is named KUBE- may be kube-proxy's
+    #[arg(long, value_name = "PART,...", value_enum, value_delimiter = ',')]
+    pub(super) only: Vec<Part>,
     #[command(flatten)]
     pub(super) log: LogFlags,
 }

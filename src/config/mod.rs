@@ -30,7 +30,7 @@ pub use file::{
     ClientConnection, Configuration, Conntrack, DetectLocal, FairleadConfiguration, Iptables, Ipvs,
     KubeProxyConfiguration, Logging, Nftables, OverlayConfiguration, Winkernel,
 };
-pub use flags::{LogFormat, RenderOutput};
+pub use flags::{LogFormat, Part, RenderOutput};
 pub use ipvs::IpvsSettings;
 pub use reload::{Reload, follow};
 pub use settings::{
@@ -106,7 +106,9 @@ where
     let line = flags::CommandLine::from_arg_matches(&matches).map_err(|said| usage::from_clap(&said))?;
     match line.command {
         None => run(line.run, &matches, host),
-        Some(flags::Subcommands::Cleanup(flags)) => Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&flags.log) })),
+        Some(flags::Subcommands::Cleanup(flags)) => {
+            Ok(Command::Cleanup(Cleanup { only: flags.only, log: LogSettings::new(&flags.log) }))
+        }
         Some(flags::Subcommands::Status(flags)) => Ok(Command::Status(Status {
             json: flags.json,
             health: flags.healthz_address,
@@ -132,7 +134,7 @@ fn run(line: flags::RunFlags, matches: &ArgMatches, host: Host) -> Result<Comman
     let given = |field: &str| matches.value_source(field) == Some(ValueSource::CommandLine);
     let mut notes = Vec::from_iter(file::without_effect(&line.accepted.feature_gates, &given));
     if line.file.cleanup {
-        return Ok(Command::Cleanup(Cleanup { log: LogSettings::new(&line.process.log) }));
+        return Ok(Command::Cleanup(Cleanup { only: Vec::new(), log: LogSettings::new(&line.process.log) }));
     }
     let (write_to, init_only) = (line.file.write_config_to.clone(), line.file.init_only);
     let (mut settings, configuration) = if line.file.config.is_empty() {

@@ -12,7 +12,9 @@ use super::flags::{
     ApiFlags, ConntrackFlags, LogFlags, ModeFlag, NodeFlags, RenderFlags, RunFlags, TrafficFlags, boolean,
 };
 use super::ipvs::{self, IpvsSettings};
-use super::{Configuration, ConntrackSettings, Host, LogFormat, RenderOutput, UsageError, address, overlay, traffic};
+use super::{
+    Configuration, ConntrackSettings, Host, LogFormat, Part, RenderOutput, UsageError, address, overlay, traffic,
+};
 use crate::resolve;
 
 /// Everything that `fairlead` needs to run.
@@ -151,8 +153,10 @@ impl LogSettings {
 }
 
 /// Settings of `fairlead cleanup`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cleanup {
+    /// Whose state goes; empty means all of it, kube-proxy's included.
+    pub only: Vec<Part>,
     /// How logs are written.
     pub log: LogSettings,
 }

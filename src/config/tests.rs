@@ -287,7 +287,11 @@ fn render_takes_files_and_the_same_traffic_flags() {
     assert_eq!(render.traffic.detect, DetectMode::ClusterCidr(vec!["fd00::/8".parse().unwrap()]));
     assert!(matches!(
         read(&["cleanup", "-v", "2"]),
-        Ok(Command::Cleanup(Cleanup { log: LogSettings { verbosity: 2, .. } }))
+        Ok(Command::Cleanup(Cleanup { only, log: LogSettings { verbosity: 2, .. } })) if only.is_empty()
+    ));
+    assert!(matches!(
+        read(&["cleanup", "--only=nft,overlay"]),
+        Ok(Command::Cleanup(Cleanup { only, .. })) if only == [Part::Nft, Part::Overlay]
     ));
 }
 

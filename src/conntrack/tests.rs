@@ -79,6 +79,7 @@ impl Side {
             pools: Pools::default(),
             affinity: None,
             serving,
+            scheduler: None,
             priority: Priority::Other,
         }
     }

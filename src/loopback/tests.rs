@@ -45,6 +45,7 @@ fn service(name: &str, family: Family, protocol: Protocol, port: u16, endpoints:
         },
         affinity: None,
         serving: vec![],
+        scheduler: None,
         priority: Priority::Other,
     }
 }

@@ -11,6 +11,10 @@ use crate::object::{Kind, ServiceObject, ServicePort, ServiceSpec};
 /// Its presence, with any value, means that another proxy serves the Service.
 const LABEL_OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 const LABEL_APP: &str = "k8s-app";
+/// The scheduler of IPVS that chooses the endpoints of the Service, in place of that of `--ipvs-scheduler`.
+pub const ANNOTATION_SCHEDULER: &str = "fairlead.io/ipvs-scheduler";
+/// The longest name of a scheduler (`IP_VS_SCHEDNAME_MAXLEN`, less its NUL).
+const LONGEST_SCHEDULER: usize = 15;
 const HEADLESS: &str = "None";
 /// What the API server fills in for `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
@@ -63,11 +67,24 @@ fn read(object: &ServiceObject, settings: &Settings, notes: &mut Notes) -> Optio
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local,
         affinity: affinity(spec, notes),
+        scheduler: scheduler(object, notes),
         priority: super::priority(&meta.namespace, &meta.name, app),
         health_check_port: health_check_port(spec, external_local, notes),
         ranges,
         vips: vips.into(),
     })
+}
+
+/// Which schedulers the kernel has is seen when one is used.
+fn scheduler(object: &ServiceObject, notes: &mut Notes) -> Option<Box<str>> {
+    let name = object.metadata.annotations.get(ANNOTATION_SCHEDULER)?.trim();
+    let right = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if (1..=LONGEST_SCHEDULER).contains(&name.len()) && name.bytes().all(right) {
+        return Some(name.into());
+    }
+    let message = format!("{ANNOTATION_SCHEDULER}: {name:?} is no name of a scheduler; write one like rr, lc or mh");
+    notes.add(Note::INVALID_SCHEDULER, message);
+    None
 }
 
 /// `externalTrafficPolicy` has a meaning only where the API lets outside traffic in.

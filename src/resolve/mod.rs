@@ -34,7 +34,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use frontends::parse_service;
+pub use frontends::{ANNOTATION_SCHEDULER, parse_service};
 pub use model::{EndpointModel, Hints, PortModel, ServiceModel, SliceModel, SlicePortModel};
 pub use node::{NodeFacts, NodeModel, facts, missing_addresses, parse_service_cidr};
 pub use note::{Note, ObjectRef};
@@ -140,6 +140,7 @@ fn port_service(
         external,
         pools: Pools { cluster: kept(Pool::Cluster, cluster), local: kept(Pool::Local, local) },
         affinity: model.affinity,
+        scheduler: model.scheduler.clone(),
         serving,
         priority: model.priority,
     }

@@ -20,6 +20,8 @@ pub struct ServiceModel {
     pub external_local: bool,
     /// `sessionAffinity: ClientIP`
     pub affinity: Option<Affinity>,
+    /// Annotation `fairlead.io/ipvs-scheduler`.
+    pub scheduler: Option<Box<str>>,
     /// Its place in a cold start.
     pub priority: Priority,
     /// The sources that may use the load balancer, both families, disjoint; a family without entry is unrestricted.

@@ -65,6 +65,8 @@ impl Note {
     pub const UNRESTRICTED_FAMILY: &'static str = "UnrestrictedFamily";
     /// An affinity timeout outside 1 to 86,400 seconds.
     pub const INVALID_AFFINITY: &'static str = "InvalidAffinity";
+    /// An annotation that asks for a scheduler and names none.
+    pub const INVALID_SCHEDULER: &'static str = "InvalidScheduler";
     /// A load balancer with `externalTrafficPolicy: Local` and no health-check port.
     pub const NO_HEALTH_CHECK_PORT: &'static str = "NoHealthCheckNodePort";
     /// An address and port that another Service owns.

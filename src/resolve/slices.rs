@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,7 +18,7 @@ const ANNOTATION_TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-ti
 /// The names and lists that many slices have in common, each kept once.
 #[derive(Debug, Default)]
 pub struct Names {
-    words: BTreeSet<Arc<str>>,
+    words: HashSet<Arc<str>>,
     hints: BTreeSet<Arc<Hints>>,
     ports: BTreeSet<Arc<[SlicePortModel]>>,
     sweep_at: usize,

@@ -214,5 +214,10 @@ mod tests {
         let Event::Apply(object) = Event::Apply(Box::new(slice.into_object())) else { panic!("as made") };
         let Object::EndpointSlice(slice) = *object else { panic!("a slice") };
         assert_eq!(slice.metadata.annotations.len(), 1);
+        let text = br#"{"type":"ADDED","object":{"metadata":{"name":"a","annotations":{"long":"text",
+            "fairlead.io/ipvs-scheduler":"lc"}}}}"#;
+        let Ok(Line::Added(service)) = line::<ServiceObject>(text) else { panic!("an ADDED line") };
+        let kept: Vec<String> = service.into_object().meta().annotations.keys().cloned().collect();
+        assert_eq!(kept, ["fairlead.io/ipvs-scheduler"]);
     }
 }

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::object::{Kind, Meta, NodeObject, Object, ServiceCidrObject, ServiceObject, SliceObject};
+use crate::resolve::ANNOTATION_SCHEDULER;
 
 /// A Service with this label, whatever its value, belongs to another proxy.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -80,7 +81,8 @@ pub(super) trait Trimmed: DeserializeOwned + Send + 'static {
         self.meta_mut().annotations.retain(|key, _| match Self::KIND {
             Kind::Node => key != LAST_APPLIED,
             Kind::EndpointSlice => key == TRIGGER_TIME,
-            Kind::Service | Kind::ServiceCidr => false,
+            Kind::Service => key == ANNOTATION_SCHEDULER,
+            Kind::ServiceCidr => false,
         });
         self.wrap()
     }

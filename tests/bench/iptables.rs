@@ -158,6 +158,7 @@ fn service(number: usize, variant: usize) -> Service {
         pools: Pools { cluster: (0..ENDPOINTS).map(endpoint).collect(), local: Vec::new() },
         affinity: None,
         serving: Vec::new(),
+        scheduler: None,
         priority: Priority::Other,
     }
 }

@@ -17,12 +17,15 @@ impl State {
     pub fn adopt(&mut self, plan: &Plan, report: &mut Report) -> Result<(), Error> {
         if self.doors.is_none() {
             let mut doors = Doors::open()?;
-            doors.try_scheduler(&self.settings)?;
+            doors.try_scheduler(&self.settings.scheduler)?;
             self.doors = Some(doors);
         }
-        let context = self.settings.context(&plan.node);
+        // A module may have been loaded meanwhile.
+        self.tried.clear();
+        self.try_asked(plan.services.iter().map(|service| &**service), report)?;
+        let context = self.context(&plan.node);
         let marks = context.marks;
-        let mut tables = Tables::new(context);
+        let mut tables = Tables::new(context.clone());
         self.constant(plan, report)?;
         let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         let at = Instant::now();
@@ -30,7 +33,7 @@ impl State {
             plan.services.iter().map(|service| &**service).filter(|service| self.families.contains(&service.key.family))
         };
         let mut held = Held::read(doors, marks, &plan.node.service_cidrs, &self.settings.exclude_cidrs)?;
-        let places = || Tables::new(self.settings.context(&plan.node)).wanted(all()).servers.into_keys().collect();
+        let places = || Tables::new(context.clone()).wanted(all()).servers.into_keys().collect();
         held.claim(doors, places)?;
         held.note_in(&mut tables, at);
         let was = held.as_wanted(marks);

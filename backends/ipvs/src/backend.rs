@@ -1,9 +1,11 @@
 //! The backend: its state, and the step from one plan to the next.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use fairlead_plan::{Backend, Family, FamilyCounts, Node, Plan, Report, SyncError};
+use ipvs_rs::Scheduler;
 
 use crate::doors::Doors;
 use crate::error::Error;
@@ -30,6 +32,8 @@ pub struct State {
     pub settled: bool,
     /// Whether the kernel holds what the tables say, as far as this process knows.
     pub certain: bool,
+    /// The schedulers that services have asked for since the kernel was read last, and whether it has them.
+    pub tried: HashMap<Scheduler, bool>,
 }
 
 impl IpvsBackend {
@@ -38,7 +42,15 @@ impl IpvsBackend {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let tables = Tables::new(settings.context(&Node::default()));
-        let state = State { settings, doors: None, tables, families: Vec::new(), settled: false, certain: false };
+        let state = State {
+            settings,
+            doors: None,
+            tables,
+            families: Vec::new(),
+            settled: false,
+            certain: false,
+            tried: HashMap::new(),
+        };
         Self { state: Arc::new(Mutex::new(state)), watcher: Watcher::default() }
     }
 
@@ -71,8 +83,10 @@ pub fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl State {
     /// From a plan that the kernel holds to the next.
     fn step(&mut self, was: &Plan, now: &Plan, report: &mut Report) -> Result<(), Error> {
-        let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         let changes: Vec<_> = was.services.changes(&now.services).collect();
+        self.try_asked(changes.iter().filter_map(|change| change.now).map(|service| &**service), report)?;
+        self.tables.context = self.context(&now.node);
+        let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         let families = &self.families;
         let here = |service: &&fairlead_plan::Service| families.contains(&service.key.family);
         let new = changes.iter().filter_map(|change| change.now).map(|service| &**service).filter(here);

@@ -8,7 +8,7 @@ use fairlead_kernel::ipvs::GenericNetlink;
 use fairlead_kernel::link::{Links, has_ipv6};
 use fairlead_kernel::{restore, sysctl};
 use fairlead_plan::{Family, Node, Report};
-use ipvs_rs::{Client, Message, Service, ServiceId, Transport};
+use ipvs_rs::{Client, Message, Scheduler, Service, ServiceId, Transport};
 
 use crate::error::Error;
 use crate::layout::{self, LINK, Set};
@@ -86,9 +86,9 @@ impl Doors {
     }
 
     /// Whether IPVS has a scheduler, tried with a virtual service that goes at once.
-    pub fn try_scheduler(&mut self, settings: &Settings) -> Result<(), Error> {
+    pub fn try_scheduler(&mut self, scheduler: &Scheduler) -> Result<(), Error> {
         let id = ServiceId::Address { protocol: ipvs_rs::Protocol::Tcp, address: TRIAL.into() };
-        let trial = Message::new_service(&Service::new(id).scheduler(settings.scheduler.clone()));
+        let trial = Message::new_service(&Service::new(id).scheduler(scheduler.clone()));
         let batch = [trial, Message::del_service(&id)];
         match self.ipvs.apply(&batch)?.first() {
             Some(refusal) if refusal.errno != EEXIST => Err(Error::refused(&batch[refusal.index], refusal.errno)),

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod adopt;
+mod asked;
 mod backend;
 mod cleanup;
 mod doors;

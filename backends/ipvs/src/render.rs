@@ -1,6 +1,6 @@
 //! From a service to what the kernel must hold for it. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_kernel::ipset::SetEntry;
@@ -79,6 +79,20 @@ pub struct Context {
     pub marks: Marks,
     /// How servers choose that do not say otherwise.
     pub scheduler: Scheduler,
+    /// Those that the kernel does not have, of those that services ask for.
+    pub missing: HashSet<Scheduler>,
+}
+
+impl Context {
+    /// How a service chooses: as it says, if the kernel can do that.
+    fn scheduler(&self, service: &Service) -> Scheduler {
+        asked(service).filter(|asked| !self.missing.contains(asked)).unwrap_or_else(|| self.scheduler.clone())
+    }
+}
+
+/// The scheduler that a service asks for.
+pub fn asked(service: &Service) -> Option<Scheduler> {
+    service.scheduler.as_deref()?.parse().ok()
 }
 
 /// Renders a service. `given` numbers the addresses that have several servers.
@@ -179,9 +193,9 @@ impl Lines {
 fn server(context: &Context, service: &Service, id: ServiceId, target: Pool) -> Server {
     let pool = service.pools.get(target);
     let style = match (service.affinity, id) {
-        (None, _) => Style { scheduler: context.scheduler.clone(), flags: Flags::default(), timeout: 0 },
+        (None, _) => Style { scheduler: context.scheduler(service), flags: Flags::default(), timeout: 0 },
         (Some(affinity), ServiceId::Address { .. }) => {
-            Style { scheduler: context.scheduler.clone(), flags: Flags::PERSISTENT, timeout: affinity.timeout_seconds }
+            Style { scheduler: context.scheduler(service), flags: Flags::PERSISTENT, timeout: affinity.timeout_seconds }
         }
         // The kernel does not translate ports of persistent services by mark, so these stick by a hash of the client.
         (Some(_), ServiceId::Fwmark { .. }) => {

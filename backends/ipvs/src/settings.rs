@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use fairlead_plan::Node;
 use ipnet::IpNet;
 use ipvs_rs::{Scheduler, Timeouts};
@@ -21,6 +23,6 @@ pub struct Settings {
 impl Settings {
     /// What rendering depends on.
     pub(crate) fn context(&self, node: &Node) -> Context {
-        Context { marks: Marks::new(node.masquerade_mark), scheduler: self.scheduler.clone() }
+        Context { marks: Marks::new(node.masquerade_mark), scheduler: self.scheduler.clone(), missing: HashSet::new() }
     }
 }

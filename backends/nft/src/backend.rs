@@ -197,6 +197,23 @@ impl Backend for NftBackend {
     }
 }
 
+/// Takes away the tables of kube-proxy's nftables mode. Where a backend of ours is at work they have no say any more: a packet is
+/// translated before it comes to them.
+///
+/// # Errors
+/// As the kernel says.
+pub fn remove_kube_proxy() -> Result<(), SyncError> {
+    const TABLE: &str = "kube-proxy";
+    let mut nft = Nft::open().map_err(refused)?;
+    let mut batch = Batch::new();
+    for proto in Family::BOTH.map(nfproto) {
+        if nft.table(proto, TABLE).map_err(refused)?.is_some() {
+            batch.del_table(proto, TABLE);
+        }
+    }
+    if batch.is_empty() { Ok(()) } else { nft.commit(&batch).map_err(refused) }
+}
+
 fn refused(error: NftError) -> SyncError {
     if error.is_unsupported() {
         SyncError::Unsupported(format!(

@@ -42,7 +42,7 @@ mod type_of;
 mod whole;
 mod write;
 
-pub use backend::NftBackend;
+pub use backend::{NftBackend, remove_kube_proxy};
 pub use json::json;
 pub use layout::TABLE;
 pub use text::text;

@@ -182,6 +182,9 @@ pub struct Service {
     pub pools: Pools,
     /// Whether clients stick to endpoints.
     pub affinity: Option<Affinity>,
+    /// The name of the IPVS scheduler that chooses an endpoint of a pool, where somebody asks for one. Backends that can
+    /// only choose at random, all endpoints with the same probability, do not look at it.
+    pub scheduler: Option<Box<str>>,
     /// UDP only: every endpoint that still serves, whatever policy and topology say, sorted. Flows to these are left
     /// alone.
     pub serving: Vec<SocketAddr>,

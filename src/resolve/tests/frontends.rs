@@ -219,6 +219,22 @@ fn a_bad_port_costs_only_itself() {
 }
 
 #[test]
+fn the_annotation_names_the_scheduler_and_what_is_no_name_is_left_out() {
+    let asked = |value: Option<&str>| {
+        let case = service(Family::V6).but(|case| {
+            let key = crate::resolve::ANNOTATION_SCHEDULER.to_owned();
+            case.object.metadata.annotations.extend(value.map(|value| (key, value.to_owned())));
+        });
+        (case.resolve_all().0.services[0].scheduler.clone(), case.complaints())
+    };
+    assert_eq!(asked(Some(" lc ")), (Some("lc".into()), vec![]));
+    assert_eq!(asked(None), (None, vec![]));
+    for wrong in ["", "two words", "sixteen_letters_"] {
+        assert_eq!(asked(Some(wrong)), (None, vec!["InvalidScheduler"]), "{wrong:?}");
+    }
+}
+
+#[test]
 fn affinity_has_the_timeout_of_the_service() {
     let affinity = |seconds: Option<i32>| {
         let case = service(Family::V6).but(|case| {

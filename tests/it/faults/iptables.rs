@@ -6,7 +6,7 @@ use fairlead_iptables::is_ours;
 use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
 
-use super::kube_proxy;
+use super::kube_proxy::KubeProxy;
 use super::{frontends, service, slice, until_answered_by, without_failure};
 use crate::laws::holdings::{foreign, held, load_foreign, ruleset, shell};
 use crate::packets::programs::Mode;
@@ -42,7 +42,7 @@ fn cluster() -> Cluster {
 }
 
 /// Whether a mode has anything of ours, or of kube-proxy's, in the kernel.
-fn holds(cluster: &Cluster, mode: Mode) -> bool {
+pub fn holds(cluster: &Cluster, mode: Mode) -> bool {
     match mode {
         Mode::Nft => tables(cluster.node()) != [false, false],
         // Its rules stand in the tables of the iptables modes; its sets are its own.
@@ -151,13 +151,7 @@ fn a_node_goes_over_from_kube_proxy_without_a_failed_connection_and_nothing_of_i
     for mode in VARIANTS {
         let cluster = cluster();
         let node = cluster.node();
-        for family in Family::BOTH {
-            let file =
-                cluster.directory.write("kube-proxy.rules", &kube_proxy::ruleset(&cluster.lab, family, &["a1", "b1"]));
-            let tool = mode.tool(family).expect("the mode has a program");
-            shell(node, &format!("{tool}-restore < {}", file.display()));
-            shell(node, &format!("{tool} -t mangle -N KUBE-PROXY-CANARY"));
-        }
+        KubeProxy(mode).program(&cluster, &["a1", "b1"]);
         until_answered_by(cluster.lab.place("a2"), 1, &["a1", "b1"]);
         let hammers = ["a2", "a", "outside"].map(|from| cluster.hammer(from, 1));
         let program = start(&cluster, mode);

@@ -13,6 +13,8 @@ mod missing;
 mod neighbours;
 mod repair;
 mod restart;
+mod schedulers;
+mod takeover;
 
 use std::net::SocketAddr;
 

@@ -64,6 +64,7 @@ pub fn service(family: Family, name: &str, number: u16, protocol: Protocol, clus
         pools: Pools { cluster, local: Vec::new() },
         affinity: None,
         serving: Vec::new(),
+        scheduler: None,
         priority: Priority::Other,
     }
 }

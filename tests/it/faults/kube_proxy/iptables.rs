@@ -1,44 +1,21 @@
-//! The rules of kube-proxy's iptables mode for some services that are there and hundreds that nobody asks for.
+//! The rules of kube-proxy's iptables mode.
 
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use fairlead_iptables::chains_of;
-use fairlead_lab::{Lab, cluster_ip};
-use fairlead_plan::{Family, Protocol, ServiceKey};
+use fairlead_lab::Lab;
+use fairlead_plan::{Family, ServiceKey};
 
-use super::{PORT, PROTOCOLS, TARGET};
-
-/// Services of the past.
-const OTHERS: u32 = 300;
-/// Their endpoints.
-const EACH: u32 = 3;
+use super::{Past, services};
 
 /// What `iptables-restore` loads: Service `web` on the first ClusterIP with these pods, and the others.
 pub fn ruleset(lab: &Lab, family: Family, pods: &[&str]) -> String {
     let mut nat = Nat::default();
-    for (protocol, name) in PROTOCOLS.into_iter().zip(["t", "u"]) {
-        let to = SocketAddr::new(cluster_ip(1).of(family), PORT);
-        let endpoints = pods.iter().map(|pod| SocketAddr::new(lab.place(pod).addr(family), TARGET)).collect();
-        nat.service(&key("web", name, protocol, family), to, endpoints);
-    }
-    for number in 0..OTHERS {
-        let addr = |net: u8, host: u32| match family {
-            Family::V4 => IpAddr::from(std::net::Ipv4Addr::from(u32::from_be_bytes([172, net, 0, 0]) + host)),
-            Family::V6 => IpAddr::from(std::net::Ipv6Addr::from(
-                (0xfd00_0172_u128 << 96) + (u128::from(net) << 32) + u128::from(host),
-            )),
-        };
-        let endpoints = (0..EACH).map(|index| SocketAddr::new(addr(20, number * EACH + index), TARGET)).collect();
-        let key = key(&format!("other-{number}"), "t", Protocol::Tcp, family);
-        nat.service(&key, SocketAddr::new(addr(30, number), PORT), endpoints);
+    for Past { key, to, endpoints } in services(lab, family, pods) {
+        nat.service(&key, to, endpoints);
     }
     nat.finish()
-}
-
-fn key(name: &str, port: &str, protocol: Protocol, family: Family) -> ServiceKey {
-    let [namespace, name, port_name] = ["default", name, port].map(Into::into);
-    ServiceKey { namespace, name, port_name, protocol, family }
 }
 
 #[derive(Default)]

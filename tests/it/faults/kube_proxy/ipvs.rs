@@ -1,0 +1,66 @@
+//! Virtual servers, addresses, sets and rules of kube-proxy's ipvs mode.
+
+use std::fmt::Write;
+
+use fairlead_lab::{Lab, Place};
+use fairlead_plan::{Family, Protocol};
+
+use super::{Past, services};
+use crate::laws::holdings::shell;
+
+/// Makes what kube-proxy makes with `--masquerade-all`. `write` writes a file and gives its path.
+pub fn program(node: &Place, lab: &Lab, family: Family, pods: &[&str], write: impl Fn(&str) -> String) {
+    let (ip, bits, names, tool) = match family {
+        Family::V4 => ("-4", 32, ["KUBE-CLUSTER-IP", "KUBE-IPVS-IPS", "inet"], "iptables"),
+        Family::V6 => ("-6", 128, ["KUBE-6-CLUSTER-IP", "KUBE-6-IPVS-IPS", "inet6"], "ip6tables"),
+    };
+    let (mut servers, mut addresses, mut sets) = (String::new(), String::new(), String::new());
+    let [cluster_ips, addresses_set, inet] = names;
+    writeln!(sets, "create {cluster_ips} hash:ip,port family {inet} hashsize 1024 maxelem 65536").unwrap();
+    writeln!(sets, "create {addresses_set} hash:ip family {inet} hashsize 1024 maxelem 65536").unwrap();
+    for Past { key, to, endpoints } in services(lab, family, pods) {
+        let flag = if key.protocol == Protocol::Udp { "-u" } else { "-t" };
+        writeln!(servers, "-A {flag} {to} -s rr").unwrap();
+        for endpoint in endpoints {
+            writeln!(servers, "-a {flag} {to} -r {endpoint} -m -w 1").unwrap();
+        }
+        writeln!(addresses, "address replace {}/{bits} dev kube-ipvs0 nodad", to.ip()).unwrap();
+        writeln!(sets, "add {cluster_ips} {},{}:{} -exist", to.ip(), key.protocol, to.port()).unwrap();
+        writeln!(sets, "add {addresses_set} {} -exist", to.ip()).unwrap();
+    }
+    let no_dad = if family == Family::V4 { addresses.replace(" nodad", "") } else { addresses };
+    shell(node, "sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.ip_forward=1");
+    shell(node, "ip link show kube-ipvs0 || ip link add kube-ipvs0 type dummy");
+    shell(node, &format!("ipset restore < {}", write(&sets)));
+    let rules = format!(
+        "*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING
+-A KUBE-SERVICES -m comment --comment \"Kubernetes service cluster ip + port for masquerade purpose\" -m set --match-set {cluster_ips} dst,dst -j KUBE-MARK-MASQ
+-A KUBE-SERVICES -m set --match-set {cluster_ips} dst,dst -j ACCEPT
+-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
+-A KUBE-POSTROUTING -j MASQUERADE --random-fully
+COMMIT
+*filter
+:KUBE-IPVS-FILTER - [0:0]
+:KUBE-FORWARD - [0:0]
+-A INPUT -m comment --comment \"kubernetes ipvs access filter\" -j KUBE-IPVS-FILTER
+-A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
+-A KUBE-IPVS-FILTER -m set --match-set {cluster_ips} dst,dst -j RETURN
+-A KUBE-IPVS-FILTER -m conntrack --ctstate NEW -m set --match-set {addresses_set} dst -j REJECT
+-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+"
+    );
+    shell(node, &format!("{tool}-restore < {}", write(&rules)));
+    shell(node, &format!("ipvsadm -R < {}", write(&servers)));
+    // The last step, as packets to an address that is not here yet go elsewhere.
+    shell(node, &format!("ip {ip} -batch {}", write(&no_dad)));
+}
