@@ -1,3 +1,4 @@
 //! What an operator meets: the files of kube-proxy's DaemonSet, the commands that show what is there, the manifests.
 
+mod deploy;
 mod drop_in;
