@@ -2,3 +2,4 @@
 
 mod deploy;
 mod drop_in;
+mod image;

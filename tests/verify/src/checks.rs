@@ -12,7 +12,7 @@ use crate::tally::Tally;
 const SHIPPED: [&str; 7] =
     ["fairlead-plan", "fairlead-kernel", "fairlead-nft", "fairlead-iptables", "ipvs-rs", "fairlead-ipvs", "fairlead"];
 /// Features that a machine prepared by this program has: a test that finds one missing fails.
-const REQUIRED: &str = "namespaces,nf_tables,conntrack,iptables,ipset,vxlan";
+const REQUIRED: &str = "namespaces,nf_tables,conntrack,iptables,ipset,vxlan,deployment";
 /// What tests/lab reads them from.
 const REQUIRE: &str = "FAIRLEAD_REQUIRE";
 

@@ -91,7 +91,7 @@ fn asked_of_all(overlay: bool) -> BTreeSet<Right> {
 
 #[test]
 fn the_role_allows_exactly_what_the_program_asks() {
-    if !needs(&[Feature::Namespaces, Feature::NfTables]) {
+    if !needs(&[Feature::Namespaces, Feature::NfTables, Feature::Deployment]) {
         return;
     }
     assert_eq!(asked_of_all(false), allowed(&Rendered::new("nft")));
@@ -99,7 +99,7 @@ fn the_role_allows_exactly_what_the_program_asks() {
 
 #[test]
 fn the_role_allows_exactly_what_the_program_asks_with_an_overlay() {
-    if !needs(&[Feature::Namespaces, Feature::NfTables, Feature::Vxlan]) {
+    if !needs(&[Feature::Namespaces, Feature::NfTables, Feature::Vxlan, Feature::Deployment]) {
         return;
     }
     assert_eq!(asked_of_all(true), allowed(&Rendered::new("nft-overlay")));

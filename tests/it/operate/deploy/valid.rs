@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use fairlead::config::{self, ApiSource, Command as Parsed, Host};
 use fairlead::overlay::Backend;
+use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
 use serde_json::Value;
 
@@ -19,6 +20,9 @@ const RELEASES: std::ops::RangeInclusive<u32> = 27..=37;
 /// A variable of kubelet's, and what tests put in.
 const ENVIRONMENT: [(&str, &str); 2] = [("NODE_NAME", "node-1"), ("API_SERVER", "https://192.0.2.10:6443")];
 
+/// The OOM score that kubelet gives to pods of `system-node-critical`.
+const OF_NODE_CRITICAL: i32 = -997;
+
 fn validate(minor: u32, files: &[PathBuf]) -> Output {
     let program = tool("kubernetes-validate-1.37.0/bin/kubernetes-validate");
     Command::new(program).args(["--strict", "--no-warn", "-k", &format!("1.{minor}")]).args(files).output().unwrap()
@@ -26,6 +30,9 @@ fn validate(minor: u32, files: &[PathBuf]) -> Output {
 
 #[test]
 fn every_folder_is_built_by_kubectl_and_valid_for_every_release_of_kubernetes() {
+    if !needs(&[Feature::Deployment]) {
+        return;
+    }
     let directory = Directory::new();
     let files: Vec<_> =
         OVERLAYS.iter().map(|(name, ..)| directory.write(&format!("{name}.yaml"), &built(name))).collect();
@@ -43,6 +50,9 @@ fn every_folder_is_built_by_kubectl_and_valid_for_every_release_of_kubernetes() 
 
 #[test]
 fn an_old_and_a_new_kubectl_build_the_same() {
+    if !needs(&[Feature::Deployment]) {
+        return;
+    }
     let newest = std::env::split_paths(&std::env::var_os("PATH").unwrap())
         .map(|folder| folder.join("kubectl"))
         .find(|file| file.is_file());
@@ -70,6 +80,9 @@ fn parsed(container: &Value, settings: &Path) -> Parsed {
 
 #[test]
 fn what_the_manifests_say_is_taken_without_a_remark() {
+    if !needs(&[Feature::Deployment]) {
+        return;
+    }
     for (name, mode, overlay) in OVERLAYS {
         let rendered = Rendered::new(name);
         let directory = Directory::new();
@@ -84,6 +97,8 @@ fn what_the_manifests_say_is_taken_without_a_remark() {
         let backend = if overlay { Backend::Vxlan } else { Backend::None };
         assert_eq!(run.overlay.backend, backend, "{name}");
         assert_eq!(run.traffic.node_name, "node-1");
+        assert_eq!(run.oom_score_adj, OF_NODE_CRITICAL);
+        assert_eq!(rendered.pod()["priorityClassName"], "system-node-critical");
         assert_eq!(run.notes(), Vec::<String>::new(), "{name}");
         let ApiSource::Api(api) = &run.source else { panic!("{name} asks an API server") };
         assert_eq!(api.master.as_deref(), Some("https://192.0.2.10:6443"));
@@ -104,6 +119,9 @@ fn what_the_manifests_say_is_taken_without_a_remark() {
 
 #[test]
 fn modes_share_everything_but_their_file_of_settings() {
+    if !needs(&[Feature::Deployment]) {
+        return;
+    }
     let [nft, iptables, ipvs] = ["nft-overlay", "iptables-overlay", "ipvs-overlay"].map(Rendered::new);
     for other in [&iptables, &ipvs] {
         for kind in ["DaemonSet", "ClusterRole", "ClusterRoleBinding", "ServiceAccount"] {
