@@ -14,8 +14,17 @@ const PATH_MAX: usize = 100;
 /// Everything is executable: programs, libraries, folders.
 const MODE: u32 = 0o755;
 
-/// Writes files, by their paths in the image, and the folders above them, in the order of their paths.
-pub(crate) fn write(out: &mut impl Write, files: &BTreeMap<PathBuf, PathBuf>) -> Result<()> {
+/// What is at a path of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A copy of this file.
+    File(PathBuf),
+    /// A symbolic link.
+    Link(&'static str),
+}
+
+/// Writes files and links, by their paths in the image, and the folders above them, in the order of their paths.
+pub(crate) fn write(out: &mut impl Write, files: &BTreeMap<PathBuf, Content>) -> Result<()> {
     let mut folders = BTreeSet::new();
     for path in files.keys() {
         folders.extend(path.ancestors().skip(1).map(Path::to_path_buf).filter(|folder| folder.parent().is_some()));
@@ -23,8 +32,11 @@ pub(crate) fn write(out: &mut impl Write, files: &BTreeMap<PathBuf, PathBuf>) ->
     let all: BTreeSet<&PathBuf> = folders.iter().chain(files.keys()).collect();
     for path in all {
         match files.get(path) {
-            Some(from) => file(out, path, from).with_context(|| format!("cannot pack {}", from.display()))?,
-            None => out.write_all(&header(path, b'5', 0)?)?,
+            Some(Content::File(from)) => {
+                file(out, path, from).with_context(|| format!("cannot pack {}", from.display()))?;
+            }
+            Some(Content::Link(to)) => out.write_all(&header(path, b'2', 0, to)?)?,
+            None => out.write_all(&header(path, b'5', 0, "")?)?,
         }
     }
     // Two empty blocks end an archive.
@@ -35,7 +47,7 @@ pub(crate) fn write(out: &mut impl Write, files: &BTreeMap<PathBuf, PathBuf>) ->
 fn file(out: &mut impl Write, path: &Path, from: &Path) -> Result<()> {
     let file = File::open(from)?;
     let size = file.metadata()?.len();
-    out.write_all(&header(path, b'0', size)?)?;
+    out.write_all(&header(path, b'0', size, "")?)?;
     let copied = io::copy(&mut file.take(size), out)?;
     ensure!(copied == size, "it became shorter meanwhile");
     let rest = usize::try_from(size % BLOCK as u64)?;
@@ -46,7 +58,7 @@ fn file(out: &mut impl Write, path: &Path, from: &Path) -> Result<()> {
 }
 
 /// Owner and group are root, the time is that of 1970.
-fn header(path: &Path, kind: u8, size: u64) -> Result<[u8; BLOCK]> {
+fn header(path: &Path, kind: u8, size: u64, link: &str) -> Result<[u8; BLOCK]> {
     let mut name = path.strip_prefix("/")?.to_str().context("a path is no UTF-8")?.to_owned();
     if kind == b'5' {
         name.push('/');
@@ -62,6 +74,7 @@ fn header(path: &Path, kind: u8, size: u64) -> Result<[u8; BLOCK]> {
     put(136, "00000000000");
     // The sum is taken with blanks in its own place.
     put(148, "        ");
+    put(157, link);
     put(257, "ustar\x0000");
     block[156] = kind;
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();

@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{layer, libraries};
+use crate::layer::{self, Content};
+use crate::libraries;
 
 /// Where the program is in the image.
 const PROGRAM: &str = "/usr/bin/fairlead";
+/// The command of kubeadm's DaemonSet, so that the image is all that has to be changed there.
+const KUBE_PROXY: &str = "/usr/local/bin/kube-proxy";
 /// No content depends on when it was made.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -54,12 +58,12 @@ pub fn write(program: &Path, version: &str, folder: &Path) -> Result<Image> {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).with_context(|| format!("cannot make {}", blobs.display()))?;
     // Libraries change with Debian and the program with each version, so they are two layers.
-    let contents = [libraries, BTreeMap::from([(PathBuf::from(PROGRAM), program.to_path_buf())])].into_iter();
+    let contents = [libraries_of(libraries), own(program)].into_iter();
     let contents: Vec<_> = contents.filter(|files| !files.is_empty()).collect();
     let layers =
         contents.iter().map(|files| blob(&blobs, |out| layer::write(out, files))).collect::<Result<Vec<_>>>()?;
     let digests: Vec<_> = layers.iter().map(|layer| &layer.digest).collect();
-    let history = |files: &BTreeMap<PathBuf, PathBuf>| {
+    let history = |files: &BTreeMap<PathBuf, Content>| {
         let paths: Vec<_> = files.keys().map(|path| path.display().to_string()).collect();
         json!({"created": CREATED, "created_by": format!("cargo image: {}", paths.join(" "))})
     };
@@ -110,15 +114,32 @@ pub fn write(program: &Path, version: &str, folder: &Path) -> Result<Image> {
 /// # Errors
 /// As [`write`].
 pub fn copy(program: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
-    let (_, mut files) = libraries::of(program)?;
-    files.insert(PROGRAM.into(), program.to_path_buf());
-    for (path, from) in &files {
+    let (_, libraries) = libraries::of(program)?;
+    let mut files = libraries_of(libraries);
+    files.extend(own(program));
+    for (path, content) in &files {
         let to = folder.join(path.strip_prefix("/")?);
         fs::create_dir_all(to.parent().unwrap_or(folder))
             .with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::copy(from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+        let made = match content {
+            Content::File(from) => fs::copy(from, &to).map(drop),
+            Content::Link(target) => symlink(target, &to),
+        };
+        made.with_context(|| format!("cannot make {}", to.display()))?;
     }
     Ok(files.into_keys().collect())
+}
+
+fn libraries_of(found: BTreeMap<PathBuf, PathBuf>) -> BTreeMap<PathBuf, Content> {
+    found.into_iter().map(|(path, from)| (path, Content::File(from))).collect()
+}
+
+/// The program under its names.
+fn own(program: &Path) -> BTreeMap<PathBuf, Content> {
+    BTreeMap::from([
+        (PROGRAM.into(), Content::File(program.to_path_buf())),
+        (KUBE_PROXY.into(), Content::Link(PROGRAM)),
+    ])
 }
 
 /// An older layout goes; anything else that is there stays and is an error.

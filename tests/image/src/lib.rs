@@ -7,7 +7,7 @@
 //!   layout     layers, configuration, manifest and index as an OCI image layout
 //! ```
 //!
-//! The image holds the program, the loader and the libraries that it names, and nothing else: no shell, no package manager, no
+//! The image holds the program, also under the name of kube-proxy, the loader and the libraries that it names, and nothing else: no shell, no package manager, no
 //! user database. The same files give the same bytes, so two builds can be compared by the digest of the manifest.
 #![forbid(unsafe_code)]
 

@@ -38,7 +38,7 @@ fn blob(layout: &Path, descriptor: &Value, seen: &mut BTreeSet<String>) -> PathB
 
 /// The files below a folder, as paths in the image.
 fn files(folder: &Path) -> BTreeSet<String> {
-    let list = said("find", &[folder.to_str().unwrap(), "-type", "f", "-printf", "/%P\n"]);
+    let list = said("find", &[folder.to_str().unwrap(), "!", "-type", "d", "-printf", "/%P\n"]);
     list.lines().map(str::to_owned).collect()
 }
 
@@ -70,11 +70,14 @@ fn the_layout_is_what_its_digests_say_and_the_program_runs_in_it() {
     // What the loader of this machine says that the program needs, and the program.
     let wanted = said("ldd", &[BINARY]);
     let paths = wanted.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned);
-    assert_eq!(files(&inside), paths.chain(["/usr/bin/fairlead".to_owned()]).collect());
+    let names = ["/usr/bin/fairlead", "/usr/local/bin/kube-proxy"].map(str::to_owned);
+    assert_eq!(files(&inside), paths.chain(names).collect());
     assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/usr/bin/fairlead"]));
     let inside_text = inside.to_str().unwrap();
-    let version = said("chroot", &[inside_text, "/usr/bin/fairlead", "--version"]);
-    assert_eq!(version, format!("fairlead {}\n", env!("CARGO_PKG_VERSION")));
+    for name in ["/usr/bin/fairlead", "/usr/local/bin/kube-proxy"] {
+        let version = said("chroot", &[inside_text, name, "--version"]);
+        assert_eq!(version, format!("fairlead {}\n", env!("CARGO_PKG_VERSION")), "{name}");
+    }
     fs::write(inside.join("web.yaml"), WEB).unwrap();
     let flags = ["/usr/bin/fairlead", "render", "-f", "/web.yaml", "--hostname-override=n"];
     let rules = said("chroot", &[&[inside_text], flags.as_slice()].concat());

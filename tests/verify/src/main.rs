@@ -6,7 +6,8 @@
 //!   tools      builds cargo-deny beside the checks, if it is not there
 //!   checks     the list: what is checked, in order
 //!   run        one command: its output kept, its time taken
-//!   sources    checks that read files: unsafe, length, the README
+//!   sources    checks that read the sources: unsafe, length
+//!   documents  checks that read the pages: their commands, paths and links
 //!   tally      counts tests in the output of cargo test
 //! ```
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod documents;
 mod machine;
 mod manifest_tools;
 mod run;

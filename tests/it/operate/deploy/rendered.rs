@@ -39,9 +39,14 @@ pub fn built(overlay: &str) -> String {
 
 /// The same with another `kubectl`.
 pub fn built_by(kubectl: &Path, overlay: &str) -> String {
-    let folder = root().join("deploy/overlays").join(overlay);
-    let output = Command::new(kubectl).arg("kustomize").arg(&folder).output().unwrap();
-    assert!(output.status.success(), "{} {overlay}: {}", kubectl.display(), String::from_utf8_lossy(&output.stderr));
+    built_in(kubectl, &root().join("deploy/overlays").join(overlay))
+}
+
+/// What it makes of any folder.
+pub fn built_in(kubectl: &Path, folder: &Path) -> String {
+    let output = Command::new(kubectl).arg("kustomize").arg(folder).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} {}: {said}", kubectl.display(), folder.display());
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -12,7 +12,7 @@ use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
 use serde_json::Value;
 
-use super::rendered::{OVERLAYS, Rendered, arguments, built, built_by, objects, tool};
+use super::rendered::{OVERLAYS, Rendered, arguments, built, built_by, built_in, objects, root, tool};
 use crate::program::Directory;
 
 /// The releases of Kubernetes, 1.27 being the first for which fairlead is meant and 1.37 the newest with schemas.
@@ -65,7 +65,7 @@ fn an_old_and_a_new_kubectl_build_the_same() {
 
 #[test]
 fn the_folders_are_those_of_the_list() {
-    let there = std::fs::read_dir(super::rendered::root().join("deploy/overlays")).unwrap();
+    let there = std::fs::read_dir(root().join("deploy/overlays")).unwrap();
     let there: BTreeSet<_> = there.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(there, OVERLAYS.map(|(name, ..)| name.to_owned()).into());
 }
@@ -128,4 +128,32 @@ fn modes_share_everything_but_their_file_of_settings() {
             assert!(nft.of_kind(kind).eq(other.of_kind(kind)), "{kind}");
         }
     }
+}
+
+#[test]
+fn the_kustomization_of_the_page_builds_with_a_file_of_settings_of_ones_own() {
+    if !needs(&[Feature::Deployment]) {
+        return;
+    }
+    let page = std::fs::read_to_string(root().join("deploy/README.md")).unwrap();
+    let block = page.split("```yaml\n").find(|block| block.starts_with("# kustomization.yaml")).unwrap();
+    let text = block.split("```").next().unwrap();
+    let directory = Directory::new();
+    // Not through a symbolic link, which kustomize takes for a way out.
+    let here = way_to_root(directory.path());
+    directory.write("kustomization.yaml", &text.replace("fairlead/deploy/", &format!("{here}/deploy/")));
+    let own = std::fs::read_to_string(root().join("deploy/modes/nft/config.conf")).unwrap();
+    directory.write("config.conf", &own.replace("10.244.0.0/16", "10.42.0.0/16"));
+    let built = objects(&built_in(&tool("kubernetes-client/usr/bin/kubectl"), directory.path()));
+    let of = |kind: &str| &built[&(kind.to_owned(), "fairlead".to_owned())];
+    let settings = of("ConfigMap")["data"]["config.conf"].as_str().unwrap();
+    assert!(settings.contains("clusterCIDR: 10.42.0.0/16,"), "{settings}");
+    let image = &of("DaemonSet")["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, "registry.example/fairlead:0.1.0");
+}
+
+/// `../../..`: from a folder below the top of the repository to the top.
+fn way_to_root(folder: &Path) -> String {
+    let below = folder.strip_prefix(root()).expect("tests write below the target folder");
+    below.components().map(|_| "..").collect::<Vec<_>>().join("/")
 }
