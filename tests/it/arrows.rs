@@ -47,7 +47,7 @@ const SHIPPED: [(&str, &[&str]); 7] = [
 /// Only the program itself knows Kubernetes.
 const KUBERNETES: [&str; 2] = ["kube", "k8s-openapi"];
 /// The crates that exist for tests.
-const TESTS: [&str; 3] = ["tests/lab", "tests/verify", "tests/vm"];
+const TESTS: [&str; 4] = ["tests/image", "tests/lab", "tests/verify", "tests/vm"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -40,7 +40,7 @@ users:
     tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
 ";
 const TOKEN: &str = "token-of-the-service-account";
-const AUTHORITY: &str = "\
+pub const AUTHORITY: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBgTCCASegAwIBAgIUGlLrSEsYCk4+/yuUXC3R4EHrZYYwCgYIKoZIzj0EAwIw
 FTETMBEGA1UEAwwKa3ViZXJuZXRlczAgFw0yNjExMjExMjM2MzJaGA8yMTI2MTAy

@@ -1,3 +1,6 @@
 //! What an operator meets: the files of kube-proxy's DaemonSet, the commands that show what is there, the manifests.
 
+mod dashboards;
+pub mod deploy;
 mod drop_in;
+mod image;

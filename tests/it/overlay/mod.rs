@@ -15,4 +15,4 @@ mod reach;
 mod rules;
 mod services;
 mod soak;
-mod stage;
+pub mod stage;

@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs, io, thread};
 
@@ -10,8 +11,15 @@ pub const SKIPPED: &str = "skipped:";
 /// The environment variable that names, with commas between, the features that this machine must have, or [`ALL`].
 const REQUIRE: &str = "FAIRLEAD_REQUIRE";
 
-/// Where this is listed, nothing is skipped: so it is in `cargo vm`.
+/// Where this is listed, nothing is skipped for want of something in the kernel: so it is in `cargo vm`.
 const ALL: &str = "all";
+
+/// [`Feature::Deployment`]
+const DEPLOYMENT_NAME: &str = "deployment";
+/// What it needs, in `PATH` or as a whole path.
+const DEPLOYMENT: [&str; 3] = ["runc", "prometheus", "/usr/share/containers/seccomp.json"];
+/// The same below `target/tools`, where `cargo verify` puts them.
+const TOOLS: [&str; 2] = ["kubernetes-client/usr/bin/kubectl", "kubernetes-validate-1.37.0/bin/kubernetes-validate"];
 
 /// Something that a test needs and that a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +44,13 @@ pub enum Feature {
     Dummy,
     /// The queueing discipline that loses and delays packets.
     Netem,
+    /// The programs that build, check and run what is in `deploy` and `dashboards`; no matter of the kernel.
+    Deployment,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Namespaces,
         Self::NfTables,
         Self::Conntrack,
@@ -51,6 +61,7 @@ impl Feature {
         Self::Vxlan,
         Self::Dummy,
         Self::Netem,
+        Self::Deployment,
     ];
 
     /// Its name in `FAIRLEAD_REQUIRE`.
@@ -67,6 +78,7 @@ impl Feature {
             Self::Vxlan => "vxlan",
             Self::Dummy => "dummy",
             Self::Netem => "netem",
+            Self::Deployment => DEPLOYMENT_NAME,
         }
     }
 
@@ -86,6 +98,7 @@ impl Feature {
             }
             Self::Dummy => in_fresh_namespace(|| succeeds("ip", "link add probe type dummy")),
             Self::Netem => in_fresh_namespace(|| succeeds("tc", "qdisc add dev lo root netem delay 1ms")),
+            Self::Deployment => has_programs(),
         }
     }
 }
@@ -114,7 +127,16 @@ pub fn needs(features: &[Feature]) -> bool {
 
 /// The first of the missing features that the list, with commas between, demands.
 fn demanded<'a>(list: &str, missing: &[&'a str]) -> Option<&'a str> {
-    missing.iter().copied().find(|name| list.split(',').map(str::trim).any(|word| word == *name || word == ALL))
+    let words = || list.split(',').map(str::trim);
+    let wanted = |name: &str| words().any(|word| word == name || (word == ALL && name != DEPLOYMENT_NAME));
+    missing.iter().copied().find(|name| wanted(name))
+}
+
+fn has_programs() -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let installed = |name: &&str| env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools");
+    DEPLOYMENT.iter().all(installed) && TOOLS.iter().all(|name| tools.join(name).is_file())
 }
 
 fn in_fresh_namespace(attempt: impl FnOnce() -> bool + Send) -> bool {
@@ -143,6 +165,8 @@ mod tests {
         assert_eq!(demanded("", &["ip_vs"]), None);
         assert_eq!(demanded("all", &["ip_vs"]), Some("ip_vs"));
         assert_eq!(demanded("all", &[]), None);
+        assert_eq!(demanded("all", &["deployment"]), None);
+        assert_eq!(demanded("deployment", &["deployment"]), Some("deployment"));
     }
 
     #[test]

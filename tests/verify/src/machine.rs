@@ -1,14 +1,15 @@
 //! Is this machine fit: root, and the programs that tests call.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
 use crate::run::{Outcome, find, run};
-use crate::say;
+use crate::{manifest_tools, say};
 
 /// Programs that tests look at the kernel with, and the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ipset", "ipset"),
@@ -21,23 +22,37 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("tcpdump", "tcpdump"),
     ("cc", "gcc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("prometheus", "prometheus"),
+    ("runc", "runc"),
+    ("/usr/share/containers/seccomp.json", "golang-github-containers-common"),
 ];
+/// Where Debian's packages ask whether they may start a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// Tests start what they need, in namespaces of their own.
+const START_NOTHING: &str = "#!/bin/sh\nexit 101\n";
 
 /// Installs what is missing and says so.
-pub(crate) fn prepare() -> Outcome {
+pub(crate) fn prepare(root: &Path) -> Outcome {
     let started = Instant::now();
     if !is_root() {
         let why = "tests make network namespaces, which only root may; run `cargo verify` as root";
         return Outcome::failure(why, started);
     }
     let absent = PROGRAMS.iter().filter(|(program, _)| find(program).is_none());
-    let mut packages: Vec<&str> = absent.map(|(_, package)| *package).collect();
+    let mut packages: Vec<&str> = absent.map(|(_, package)| *package).chain(manifest_tools::packages(root)).collect();
     packages.dedup();
-    if packages.is_empty() {
-        return Outcome { good: true, took: started.elapsed(), ..Outcome::default() };
+    let mut outcome = Outcome { good: true, took: started.elapsed(), ..Outcome::default() };
+    if !packages.is_empty() {
+        say(&format!("\ninstalling the Debian packages that are missing: {}", packages.join(" ")));
+        outcome = install(&packages, started);
     }
-    say(&format!("\ninstalling the Debian packages that are missing: {}", packages.join(" ")));
-    install(&packages, started)
+    if outcome.good {
+        let tools = manifest_tools::prepare(root);
+        outcome.good = tools.good;
+        outcome.output += &tools.output;
+        outcome.took = started.elapsed();
+    }
+    outcome
 }
 
 fn install(packages: &[&str], started: Instant) -> Outcome {
@@ -45,10 +60,35 @@ fn install(packages: &[&str], started: Instant) -> Outcome {
     let update = run(Path::new("/"), "apt-get", &["update", "--quiet"], &quiet);
     let mut arguments = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
     arguments.extend(packages);
+    let policy = Policy::set();
     let mut outcome = run(Path::new("/"), "apt-get", &arguments, &quiet);
+    drop(policy);
     outcome.output = update.output + &outcome.output;
     outcome.took = started.elapsed();
     outcome.remark(&format!("installed {}", packages.join(" ")))
+}
+
+/// While it lives, packages that are installed start no service. A policy that is there already stays.
+struct Policy {
+    ours: bool,
+}
+
+impl Policy {
+    fn set() -> Self {
+        let ours = !Path::new(POLICY).exists()
+            && fs::write(POLICY, START_NOTHING).is_ok()
+            && fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755)).is_ok();
+        Self { ours }
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if self.ours {
+            // Left behind it would only be what containers have anyway.
+            let _ = fs::remove_file(POLICY);
+        }
+    }
 }
 
 fn is_root() -> bool {

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   machine    is this root, and are the programs here? installs what is missing
+//!   manifest_tools  Debian's kubectl and the schemas of Kubernetes, below target/tools
 //!   tools      builds cargo-deny beside the checks, if it is not there
 //!   checks     the list: what is checked, in order
 //!   run        one command: its output kept, its time taken
-//!   sources    checks that read files: unsafe, length, the README
+//!   sources    checks that read the sources: unsafe, length
+//!   documents  checks that read the pages: their commands, paths and links
 //!   tally      counts tests in the output of cargo test
 //! ```
 //!
@@ -14,7 +16,9 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod documents;
 mod machine;
+mod manifest_tools;
 mod run;
 mod sources;
 mod tally;
@@ -37,7 +41,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let mut report = Report::default();
-    report.run(Check::new("machine", machine::prepare));
+    let here = root.clone();
+    report.run(Check::new("machine", move || machine::prepare(&here)));
     let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let deny = wanted(tools::DENY).then(|| tools::Deny::start(&root));
     for check in checks::all(&root).into_iter().filter(|check| wanted(&check.name)) {

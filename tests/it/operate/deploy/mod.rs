@@ -1,0 +1,8 @@
+//! The manifests of `deploy/`, built as an operator builds them and used as a cluster uses them.
+
+mod container;
+mod least;
+mod permissions;
+pub mod rendered;
+mod seccomp;
+mod valid;
