@@ -6,6 +6,7 @@ mod cni;
 mod documents;
 mod faults;
 mod flannel;
+mod held;
 mod list;
 mod modes;
 mod nodes;
