@@ -1,6 +1,7 @@
 //! The overlay: the real program on every node of a lab whose nodes know nothing of each other's pods.
 
 mod around;
+mod bridged;
 mod captures;
 mod cni;
 mod documents;
