@@ -131,7 +131,8 @@ fn surround(settings: &Settings, overlay: Option<&Overlay>, metrics: &Arc<Metric
     overlay::cni::start(settings.overlay.clone(), overlay.installed())
         .context("starting the thread that writes CNI files")?;
     let mark = 1_u32.checked_shl(settings.traffic.masquerade_bit.into()).unwrap_or_default();
-    overlay::rules::start(settings.overlay.clone(), mark, overlay.installed(), Arc::clone(metrics))
+    let place = overlay::rules::Place::of(settings.mode);
+    overlay::rules::start(settings.overlay.clone(), place, mark, overlay.installed(), Arc::clone(metrics))
         .context("starting the thread that keeps the overlay's rules")?;
     overlay::selftest::start(overlay.installed(), Arc::clone(metrics))
         .context("starting the thread that tests whether peers answer")

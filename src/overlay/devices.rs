@@ -1,13 +1,17 @@
 //! Makes our devices what they should be, and sets what the kernel must allow.
 
+use std::net::IpAddr;
+
 use fairlead_kernel::route::{Link, Rtnl, RtnlError, Write};
 use fairlead_kernel::sysctl::{self, SysctlError};
+use fairlead_plan::Family;
 use ipnet::IpNet;
 
 use super::desired::{Device, Local};
 use super::diff::{self, DeviceStep};
 use super::outside::Outside;
 use super::settings::{Backend, Settings};
+use super::underlay::Machine;
 
 /// Makes the devices what they should be. Gives back all interfaces as they are then, and whether anything was written.
 ///
@@ -130,13 +134,25 @@ pub fn remove_obsolete(
     apply(kernel, &writes, outside).map(drop)
 }
 
+/// The addresses that bridges have.
+#[must_use]
+pub fn bridged(machine: &Machine) -> Vec<IpAddr> {
+    let is_bridge = |index: u32| machine.links.iter().any(|link| link.index == index && link.kind == "bridge");
+    machine.addresses.iter().filter(|address| is_bridge(address.index)).map(|address| address.addr).collect()
+}
+
 /// A setting below `/proc/sys` and its value.
 type Setting = (String, &'static str);
 
 /// Sets what the overlay needs and is not set. Says what had to be set.
-pub fn allow(settings: &Settings, local: &Local, devices: &[Device]) -> (Vec<String>, Vec<SysctlError>) {
+pub fn allow(
+    settings: &Settings,
+    local: &Local,
+    devices: &[Device],
+    bridged: &[IpAddr],
+) -> (Vec<String>, Vec<SysctlError>) {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for (path, value) in wanted_settings(settings, local, devices) {
+    for (path, value) in wanted_settings(settings, local, devices, bridged) {
         match sysctl::set(&path, value) {
             Ok(true) => done.push(format!("{path} = {value}")),
             Ok(false) => {}
@@ -146,7 +162,7 @@ pub fn allow(settings: &Settings, local: &Local, devices: &[Device]) -> (Vec<Str
     (done, failed)
 }
 
-fn wanted_settings(settings: &Settings, local: &Local, devices: &[Device]) -> Vec<Setting> {
+fn wanted_settings(settings: &Settings, local: &Local, devices: &[Device], bridged: &[IpAddr]) -> Vec<Setting> {
     let mut wanted: Vec<Setting> = Vec::new();
     if settings.backend == Backend::None {
         return wanted;
@@ -162,6 +178,14 @@ fn wanted_settings(settings: &Settings, local: &Local, devices: &[Device]) -> Ve
             wanted.push((accept, "2"));
         }
         wanted.push(("net/ipv6/conf/all/forwarding".into(), "1"));
+    }
+    // What a pod answers another one on its bridge passes no rules by itself, and would not be translated back if it was asked
+    // through a Service.
+    for (family, half) in local.families() {
+        if bridged.iter().any(|addr| half.pods.contains(addr)) {
+            let tables = if family == Family::V4 { "iptables" } else { "ip6tables" };
+            wanted.push((format!("net/bridge/bridge-nf-call-{tables}"), "1"));
+        }
     }
     for Device { spec, answers_for_pods, .. } in devices {
         let name = &spec.name;

@@ -24,7 +24,8 @@
 //! 3. What the kernel refuses concerns one peer, which is tried again with back-off of its own; the others go on.
 //! 4. A family that loses its interface or prefix is left alone until it has one again: what works is not torn down.
 //! 5. Ours are the devices named like flannel's, all neighbours and forwarding entries on them, routes of our protocol, and
-//!    routes that flannel has left on them. Nothing else is touched.
+//!    routes that flannel has left on them; of the rules around it a table of nf_tables, or chains and sets ([`rules`]). Nothing
+//!    else is touched.
 
 pub mod annotation;
 mod cleanup;

@@ -267,11 +267,12 @@ impl Worker {
 
     fn pass(&mut self, everything: bool) -> Result<(), RtnlError> {
         let machine = observe::machine(&mut self.kernel, self.settings.underlay.can_reach)?;
+        let bridged = devices::bridged(&machine);
         let is_new = self.look_around(&machine)?;
         let (links, changed) = devices::settle(&mut self.kernel, &self.devices, machine.links, &mut self.outside)?;
         let names = self.devices.iter().map(|device| (device.tunnel, device.spec.name.as_str()));
         self.indices = observe::indices(names, &links);
-        let (done, failed) = devices::allow(&self.settings, &self.local, &self.devices);
+        let (done, failed) = devices::allow(&self.settings, &self.local, &self.devices, &bridged);
         self.outside.settings(&done, &failed.iter().map(ToString::to_string).collect::<Vec<_>>());
         if !everything && !is_new && !changed {
             return Ok(());

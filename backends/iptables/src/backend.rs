@@ -214,7 +214,7 @@ impl IptablesBackend {
             Variant::Nft => NftVariant::open(Arc::default()).and_then(|mut door| door.cleanup(family)),
             Variant::Legacy => Legacy::new(self.patience, Arc::default()).cleanup(family),
         };
-        done.or_else(unsupported).map(drop)
+        unsupported(done).map(drop)
     }
 }
 
@@ -267,10 +267,10 @@ impl Backend for IptablesBackend {
 }
 
 /// A kernel without a variant holds nothing of ours in it.
-fn unsupported(error: DoorError) -> Result<Done, DoorError> {
-    match &error {
-        DoorError::Legacy(cause) if cause.is_unsupported() => Ok(Done::default()),
-        DoorError::Nft(cause) if cause.is_unsupported() => Ok(Done::default()),
-        _ => Err(error),
+pub fn unsupported(done: Result<Done, DoorError>) -> Result<Done, DoorError> {
+    match &done {
+        Err(DoorError::Legacy(cause)) if cause.is_unsupported() => Ok(Done::default()),
+        Err(DoorError::Nft(cause)) if cause.is_unsupported() => Ok(Done::default()),
+        _ => done,
     }
 }

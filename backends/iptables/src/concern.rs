@@ -23,6 +23,7 @@ pub fn concerns(notice: &Notice) -> bool {
     }
 }
 
-fn is_own(chain: &str) -> bool {
+/// Whether a chain is one of the kernel's own.
+pub fn is_own(chain: &str) -> bool {
     fairlead_kernel::xtables::Hook::ALL.iter().any(|hook| hook.chain() == chain)
 }

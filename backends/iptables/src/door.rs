@@ -1,11 +1,13 @@
 //! What both variants have in common: the whole of a family's chains in the form of the variant, and how a sync fails.
 
 use fairlead_kernel::nft::NftError;
-use fairlead_kernel::xtables::XtablesError;
+use fairlead_kernel::xtables::{self, Hook, XtablesError};
 use fairlead_plan::{Family, SyncError};
 
+use crate::encode;
+
 use crate::name;
-use crate::rules::{Jump, Table};
+use crate::rules::Table;
 use crate::structure;
 
 /// The canary of kube-proxy, by which it notices that rules were flushed, is in this table too.
@@ -88,9 +90,40 @@ pub fn place(family: Family, table: &str) -> String {
     }
 }
 
-/// The jumps of one table.
-pub fn jumps(table: Table) -> Vec<Jump> {
-    structure::jumps().into_iter().filter(|jump| jump.table == table).collect()
+/// Whose chains are read and written: everybody's are told by their names.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    /// Whether a chain is of this owner.
+    pub is_ours: fn(&str) -> bool,
+    /// Whether a rule in one of the kernel's own chains that leads there is of this owner.
+    pub is_our_jump: fn(&str) -> bool,
+    /// Whether chains of others may lead to ours.
+    pub is_led_to: bool,
+}
+
+impl Default for Owner {
+    /// The owner of the services' chains.
+    fn default() -> Self {
+        Self { is_ours: name::is_ours, is_our_jump, is_led_to: true }
+    }
+}
+
+/// A rule in one of the kernel's own chains that leads to one of ours, in the kernel's terms.
+#[derive(Debug, Clone)]
+pub struct Lead {
+    /// In which of the kernel's own chains.
+    pub hook: Hook,
+    /// The rule.
+    pub rule: xtables::Rule,
+    /// At the end, where others have had their say, instead of in front. All of one chain are alike in this.
+    pub last: bool,
+}
+
+/// The jumps of one table to the services' chains.
+pub fn jumps(family: Family, table: Table) -> Vec<Lead> {
+    let jumps = structure::jumps().into_iter().filter(|jump| jump.table == table);
+    let ip = encode::ip(family);
+    jumps.map(|jump| Lead { hook: jump.hook, rule: encode::rule(ip, &jump.rule), last: false }).collect()
 }
 
 /// Whether a rule in one of the kernel's own chains that leads there is ours to remove. Other programs may mark packets for

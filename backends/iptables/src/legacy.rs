@@ -8,24 +8,30 @@ use fairlead_kernel::xtables::{Edit, EncodedChain, Hook, Ip, TableView, Xtables,
 use fairlead_plan::{Family, Plan};
 
 use crate::desired::{Changes, Desired};
-use crate::door::{self, CANARY, Done, DoorError, MANGLE};
+use crate::door::{self, CANARY, Done, DoorError, Lead, MANGLE, Owner};
 use crate::encode::{self, Needed, ip};
-use crate::name;
-use crate::rules::{Jump, Rule, Table};
+use crate::rules::{Rule, Table};
 use crate::witness::{Content, Left, Witness};
 
-type Encoded = BTreeMap<String, Arc<EncodedChain>>;
+/// Chains by name.
+pub type Encoded = BTreeMap<String, Arc<EncodedChain>>;
 
 /// The tables of both families.
 #[derive(Debug)]
 pub struct Legacy {
     patience: Duration,
     witness: Arc<Witness>,
+    owner: Owner,
 }
 
 impl Legacy {
     pub fn new(patience: Duration, witness: Arc<Witness>) -> Self {
-        Self { patience, witness }
+        Self { patience, witness, owner: Owner::default() }
+    }
+
+    /// For chains of another owner.
+    pub fn of(self, owner: Owner) -> Self {
+        Self { owner, ..self }
     }
 
     /// What of this the kernel lacks for a family, and whether it knows SCTP.
@@ -61,18 +67,26 @@ impl Legacy {
             let encoded = Arc::new(encode::chain(ip(family), &chain.rules));
             wanted[chain.table as usize].insert(chain.name, encoded);
         });
-        let mut done = Done::default();
-        for (table, wanted) in Table::BOTH.into_iter().zip(wanted) {
-            let jumps = door::jumps(table);
-            let content = Content::wanted(ip(family), &wanted, &jumps);
-            done.and(
-                self.change(family, table, |view, done| {
-                    (compare(family, table, view, &wanted, &jumps, done), content)
-                })?,
-            );
-        }
+        let mut done = self.hold(family, &wanted, &Table::BOTH.map(|table| door::jumps(family, table)))?;
         done.and(self.remove_canary(family)?);
         Ok((desired, done))
+    }
+
+    /// Reads the tables and writes what differs from these chains and jumps, by table.
+    pub fn hold(&mut self, family: Family, wanted: &[Encoded; 2], jumps: &[Vec<Lead>; 2]) -> Result<Done, DoorError> {
+        let mut done = Done::default();
+        for (table, (wanted, jumps)) in Table::BOTH.into_iter().zip(wanted.iter().zip(jumps)) {
+            let nothing = wanted.is_empty() && jumps.is_empty();
+            if nothing && !legacy_table_exists(ip(family), table.name()) {
+                continue;
+            }
+            let content = Content::wanted(ip(family), wanted, jumps);
+            let owner = self.owner;
+            done.and(self.change(family, table, |view, done| {
+                (compare(owner, (family, table), view, wanted, jumps, done), content)
+            })?);
+        }
+        Ok(done)
     }
 
     /// Writes what is different between two plans.
@@ -96,17 +110,16 @@ impl Legacy {
         Ok(done)
     }
 
-    /// Removes all chains of ours.
+    /// Removes all chains of ours, and those of kube-proxy.
     pub fn cleanup(&mut self, family: Family) -> Result<Done, DoorError> {
-        let mut done = Done::default();
-        for table in Table::BOTH {
-            if legacy_table_exists(ip(family), table.name()) {
-                done.and(self.change(family, table, |view, done| {
-                    (compare(family, table, view, &Encoded::new(), &[], done), Content::default())
-                })?);
-            }
-        }
+        let mut done = self.empty(family)?;
         done.and(self.remove_canary(family)?);
+        Ok(done)
+    }
+
+    /// Removes all chains of ours.
+    pub fn empty(&mut self, family: Family) -> Result<Done, DoorError> {
+        let done = self.hold(family, &Default::default(), &Default::default())?;
         self.witness.left().retain(|(of, _), _| *of != family);
         Ok(done)
     }
@@ -154,7 +167,7 @@ impl Legacy {
 }
 
 fn written(edit: &Edit) -> u64 {
-    edit.put.values().map(|chain| u64::from(chain.rules())).sum::<u64>() + edit.jumps.len() as u64
+    edit.put.values().map(|chain| u64::from(chain.rules())).sum::<u64>() + (edit.jumps.len() + edit.tails.len()) as u64
 }
 
 fn size(edit: &Edit) -> u64 {
@@ -163,11 +176,11 @@ fn size(edit: &Edit) -> u64 {
 
 /// What a table must have different to hold these chains and jumps and nothing else of ours.
 fn compare(
-    family: Family,
-    table: Table,
+    owner: Owner,
+    (family, table): (Family, Table),
     view: &TableView<'_>,
     wanted: &Encoded,
-    jumps: &[Jump],
+    jumps: &[Lead],
     done: &mut Done,
 ) -> Edit {
     let ip = ip(family);
@@ -181,15 +194,15 @@ fn compare(
         }
         edit.put.insert(name.clone(), Arc::clone(chain));
     }
-    let ours = view.chains().iter().filter(|chain| chain.hook.is_none() && name::is_ours(&chain.name));
+    let ours = view.chains().iter().filter(|chain| chain.hook.is_none() && (owner.is_ours)(&chain.name));
     edit.remove = ours.filter(|chain| !wanted.contains_key(&chain.name)).map(|chain| chain.name.clone()).collect();
     for chain in view.chains() {
         if let Some(hook) = chain.hook {
-            own_chain(ip, view, (hook, chain), jumps, &mut edit);
+            own_chain(owner, ip, view, (hook, chain), jumps, &mut edit);
         }
     }
     let foreign: Vec<&str> = edit.remove.iter().map(String::as_str).collect();
-    let gone: Vec<&str> = edit.jumps.iter().map(|(hook, _)| hook.chain()).collect();
+    let gone: Vec<&str> = edit.jumps.iter().chain(&edit.tails).map(|(hook, _)| hook.chain()).collect();
     let place = door::place(family, table.name());
     done.found(&place, "chains missing", &missing);
     done.found(&place, "chains changed", &changed);
@@ -199,22 +212,24 @@ fn compare(
 }
 
 fn own_chain(
+    owner: Owner,
     ip: Ip,
     view: &TableView<'_>,
     (hook, chain): (Hook, &fairlead_kernel::xtables::HeldChain),
-    jumps: &[Jump],
+    jumps: &[Lead],
     edit: &mut Edit,
 ) {
-    let wanted: Vec<_> =
-        jumps.iter().filter(|jump| jump.hook == hook).map(|jump| encode::rule(ip, &jump.rule)).collect();
+    let wanted: Vec<_> = jumps.iter().filter(|jump| jump.hook == hook).collect();
     let (put, cut) = door::sort_out(
         view.rules(chain),
         wanted.len(),
-        |rule| rule.jump.is_some_and(door::is_our_jump),
-        |rule, number| rule.is(ip, &wanted[number]),
+        |rule| rule.jump.is_some_and(owner.is_our_jump),
+        |rule, number| rule.is(ip, &wanted[number].rule),
     );
     edit.cut.extend(cut.into_iter().map(|number| (hook, number)));
     if put {
-        edit.jumps.extend(wanted.into_iter().map(|rule| (hook, rule)));
+        let of = |last| wanted.iter().filter(move |jump| jump.last == last).map(move |jump| (hook, jump.rule.clone()));
+        edit.jumps.extend(of(false));
+        edit.tails.extend(of(true));
     }
 }

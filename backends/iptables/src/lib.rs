@@ -13,6 +13,7 @@
 //! is started. [`Tracer`] follows a packet through the rules without a kernel.
 #![forbid(unsafe_code)]
 
+mod aside;
 mod backend;
 mod concern;
 mod desired;
@@ -39,8 +40,10 @@ mod text;
 mod trace;
 mod witness;
 
+pub use aside::{ASIDE, Aside, Chains, Position};
 pub use backend::{IptablesBackend, LOCK_PATIENCE};
 pub use concern::concerns;
+pub use door::DoorError;
 pub use fairlead_kernel::xtables::Variant;
 pub use figures::{Figures, OfFamily, OfTable};
 pub use name::{chains_of, is_ours};

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use fairlead_kernel::nft::{Batch, ChainInfo, ChainSpec, Exprs, HookSpec, Nfproto, Nft, NftError, Ours, RuleInfo};
-use fairlead_kernel::xtables::{Hook, expressions};
+use fairlead_kernel::xtables::{self, Hook, expressions};
 use fairlead_plan::{Family, Plan};
 
 use crate::desired::{Changes, Desired};
-use crate::door::{self, CANARY, Done, DoorError, MANGLE};
+mod difference;
+
+use difference::{Edit, Held, compare, own_chains, tell};
+
+use crate::door::{self, CANARY, Done, DoorError, Lead, MANGLE, Owner};
 use crate::encode::{self, Needed, ip};
-use crate::name;
 use crate::rules::{Rule, Table};
 
 /// Rules or chains in one transaction where it need not be one.
@@ -20,42 +23,14 @@ const MADE_BY_US: &[u8] = b"fairlead";
 const POLICY_ACCEPT: u32 = 1;
 
 /// A rule as the kernel takes it, with the protocol that it asks for.
-type Encoded = (Exprs, Option<u8>);
+pub type Encoded = (Exprs, Option<u8>);
 
 /// The tables of both families.
 #[derive(Debug)]
 pub struct NftVariant {
     nft: Nft,
     ours: Arc<Ours>,
-}
-
-/// What is to be done to the tables of one family.
-#[derive(Debug, Default)]
-struct Edit {
-    new: BTreeMap<(Table, String), Vec<Encoded>>,
-    changed: BTreeMap<(Table, String), Vec<Encoded>>,
-    /// Rules for the top of the kernel's own chains, the last one uppermost.
-    jumps: Vec<(Table, Hook, Encoded)>,
-    /// Rules of the kernel's own chains, by chain and handle.
-    cut: Vec<(Table, String, u64)>,
-    remove: BTreeSet<(Table, String)>,
-    /// Chains to remove that a foreign rule leads to.
-    keep: BTreeSet<(Table, String)>,
-}
-
-impl Edit {
-    /// How many rules it writes to a table.
-    fn rules(&self, table: Table) -> u64 {
-        let chains = self.new.iter().chain(&self.changed).filter(|((of, _), _)| *of == table);
-        let jumps = self.jumps.iter().filter(|(of, ..)| *of == table).count();
-        (chains.map(|(_, rules)| rules.len()).sum::<usize>() + jumps) as u64
-    }
-}
-
-/// What a table holds.
-struct Held {
-    chains: HashMap<String, ChainInfo>,
-    rules: HashMap<String, Vec<RuleInfo>>,
+    owner: Owner,
 }
 
 /// The kernel's name for a family.
@@ -66,22 +41,13 @@ pub const fn proto(family: Family) -> Nfproto {
     }
 }
 
-/// The kernel's own chains of a table, as `iptables-nft` makes them.
-fn own_chains(table: Table) -> Vec<(Hook, &'static str, i32)> {
-    match table {
-        Table::Nat => vec![
-            (Hook::Prerouting, "nat", -100),
-            (Hook::Input, "nat", 100),
-            (Hook::Output, "nat", -100),
-            (Hook::Postrouting, "nat", 100),
-        ],
-        Table::Filter => [Hook::Input, Hook::Forward, Hook::Output].map(|hook| (hook, "filter", 0)).to_vec(),
-    }
+fn encoded(family: Family, rule: &Rule) -> Encoded {
+    in_nft(family, &encode::rule(ip(family), rule))
 }
 
-fn encoded(family: Family, rule: &Rule) -> Encoded {
-    let rule = encode::rule(ip(family), rule);
-    (expressions(ip(family), &rule), rule.protocol)
+/// A rule in the kernel's terms, in those of this variant.
+pub fn in_nft(family: Family, rule: &xtables::Rule) -> Encoded {
+    (expressions(ip(family), rule), rule.protocol)
 }
 
 fn all_encoded(family: Family, rules: &[Rule]) -> Vec<Encoded> {
@@ -93,7 +59,12 @@ impl NftVariant {
     pub fn open(ours: Arc<Ours>) -> Result<Self, DoorError> {
         let nft = Nft::open()?;
         ours.opened(nft.port_id());
-        Ok(Self { nft, ours })
+        Ok(Self { nft, ours, owner: Owner::default() })
+    }
+
+    /// For chains of another owner.
+    pub fn of(self, owner: Owner) -> Self {
+        Self { owner, ..self }
     }
 
     /// What of this the kernel lacks for a family, and whether it knows SCTP.
@@ -106,6 +77,11 @@ impl NftVariant {
         }
         let sctp = encode::needed_for_sctp(ip(family));
         Ok((lacking, self.nft.knows_extension(proto(family), false, sctp.name, sctp.revision)?))
+    }
+
+    /// Whether the kernel has a match or target; loads its module.
+    pub fn knows(&mut self, family: Family, target: bool, name: &str, revision: u8) -> Result<bool, DoorError> {
+        Ok(self.nft.knows_extension(proto(family), target, name, revision)?)
     }
 
     /// Reads the tables and writes what differs from the plan.
@@ -129,12 +105,39 @@ impl NftVariant {
             wanted.insert(key);
         });
         for (table, held) in Table::BOTH.into_iter().zip(&held) {
-            compare(family, table, held, &wanted, true, &mut edit);
+            compare(self.owner, (family, table), held, &wanted, &door::jumps(family, table), &mut edit);
         }
         let mut done = self.commit(family, &edit)?;
         tell(family, &edit, &mut done);
         done.and(self.remove_canary(family)?);
         Ok((desired, done))
+    }
+
+    /// Reads the tables and writes what differs from these chains and jumps, by table.
+    pub fn hold(
+        &mut self,
+        family: Family,
+        chains: BTreeMap<(Table, String), Vec<Encoded>>,
+        jumps: &[Vec<Lead>; 2],
+    ) -> Result<Done, DoorError> {
+        self.make_tables(family)?;
+        let held = [self.held(family, Table::Nat)?, self.held(family, Table::Filter)?];
+        let wanted = chains.keys().cloned().collect();
+        let mut edit = Edit::default();
+        for ((table, name), rules) in chains {
+            let of_table = &held[table as usize];
+            match of_table.has(&name) {
+                false => drop(edit.new.insert((table, name), rules)),
+                true if !of_table.is(&name, &rules) => drop(edit.changed.insert((table, name), rules)),
+                true => {}
+            }
+        }
+        for (table, (held, jumps)) in Table::BOTH.into_iter().zip(held.iter().zip(jumps)) {
+            compare(self.owner, (family, table), held, &wanted, jumps, &mut edit);
+        }
+        let mut done = self.commit(family, &edit)?;
+        tell(family, &edit, &mut done);
+        Ok(done)
     }
 
     /// Writes what is different between two plans.
@@ -147,15 +150,22 @@ impl NftVariant {
         Ok(self.commit(family, &edit)?)
     }
 
-    /// Removes all chains of ours, and the tables and chains of the kernel's own that only we used.
+    /// Removes all chains of ours and those of kube-proxy, and the tables and chains of the kernel's own that only we used.
     pub fn cleanup(&mut self, family: Family) -> Result<Done, DoorError> {
+        let canary = self.remove_canary(family)?;
+        let mut done = self.empty(family)?;
+        done.and(canary);
+        Ok(done)
+    }
+
+    /// Removes all chains of ours, and the tables and chains of the kernel's own that only we used.
+    pub fn empty(&mut self, family: Family) -> Result<Done, DoorError> {
         let mut edit = Edit::default();
         for table in Table::BOTH {
             let held = self.held(family, table)?;
-            compare(family, table, &held, &BTreeSet::new(), false, &mut edit);
+            compare(self.owner, (family, table), &held, &BTreeSet::new(), &[], &mut edit);
         }
-        let mut done = self.commit(family, &edit)?;
-        done.and(self.remove_canary(family)?);
+        let done = self.commit(family, &edit)?;
         for table in Table::BOTH {
             self.unmake_table(family, table)?;
         }
@@ -174,7 +184,10 @@ impl NftVariant {
         let chains = self.nft.chains(proto(family), table.name())?;
         let chains: HashMap<String, ChainInfo> = chains.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
         let mut rules: HashMap<String, Vec<RuleInfo>> = HashMap::new();
-        for chain in chains.keys() {
+        let hooks = Hook::ALL.map(Hook::chain);
+        let owner = self.owner;
+        let matters = |chain: &str| owner.is_led_to || (owner.is_ours)(chain) || hooks.contains(&chain);
+        for chain in chains.keys().filter(|chain| matters(chain)) {
             let of_chain = self.nft.rules_of_chain(proto(family), table.name(), chain)?;
             if !of_chain.is_empty() {
                 rules.insert(chain.clone(), of_chain);
@@ -249,8 +262,8 @@ impl NftVariant {
             writer.batch.flush_chain(proto, table.name(), chain);
             rules.iter().for_each(|rule| writer.rule(proto, *table, chain, rule));
         }
-        for (table, hook, (exprs, protocol)) in &edit.jumps {
-            writer.batch.add_xtables_rule(proto, table.name(), hook.chain(), &exprs.0, *protocol, true);
+        for (table, hook, (exprs, protocol), last) in &edit.jumps {
+            writer.batch.add_xtables_rule(proto, table.name(), hook.chain(), &exprs.0, *protocol, !last);
         }
         for (table, chain, handle) in &edit.cut {
             writer.batch.del_rule(proto, table.name(), chain, *handle);
@@ -298,91 +311,5 @@ impl Writer<'_> {
         self.done.writes += batch.objects();
         self.done.transactions += 1;
         Ok(())
-    }
-}
-
-impl Held {
-    fn has(&self, chain: &str) -> bool {
-        self.chains.contains_key(chain)
-    }
-
-    fn rules(&self, chain: &str) -> &[RuleInfo] {
-        self.rules.get(chain).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    fn is(&self, chain: &str, rules: &[Encoded]) -> bool {
-        let held = self.rules(chain);
-        held.len() == rules.len() && held.iter().zip(rules).all(|(held, (rule, _))| rule.matches(&held.expressions))
-    }
-}
-
-/// What a table must have different to hold these chains and, with `jumps`, the jumps to them, and nothing else of ours.
-fn compare(
-    family: Family,
-    table: Table,
-    held: &Held,
-    wanted: &BTreeSet<(Table, String)>,
-    jumps: bool,
-    edit: &mut Edit,
-) {
-    let stays = |chain: &str| !name::is_ours(chain);
-    let foreign: BTreeSet<&str> = held
-        .rules
-        .iter()
-        .filter(|(chain, _)| stays(chain))
-        .flat_map(|(_, rules)| rules)
-        .filter_map(|rule| Exprs::leads_to(&rule.expressions))
-        .collect();
-    let jumps = if jumps { door::jumps(table) } else { Vec::new() };
-    let mut own: BTreeSet<&str> = BTreeSet::new();
-    for (hook, ..) in own_chains(table) {
-        let wanted: Vec<Encoded> =
-            jumps.iter().filter(|jump| jump.hook == hook).map(|jump| encoded(family, &jump.rule)).collect();
-        let rules = held.rules(hook.chain());
-        let leads_to_us = |rule: &&RuleInfo| Exprs::leads_to(&rule.expressions).is_some_and(door::is_our_jump);
-        let is = |rule: &&RuleInfo, number: usize| wanted[number].0.matches(&rule.expressions);
-        let (put, cut) = door::sort_out(rules.iter(), wanted.len(), leads_to_us, is);
-        edit.cut.extend(cut.into_iter().map(|number| (table, hook.chain().to_owned(), rules[number].handle)));
-        if put {
-            edit.jumps.extend(wanted.into_iter().map(|rule| (table, hook, rule)));
-        }
-        own.insert(hook.chain());
-    }
-    // Rules of the kernel's own chains that lead to us are cut; others may lead to us for reasons of their own.
-    let kept_for = |chain: &str| {
-        foreign.contains(chain)
-            && held.rules.iter().filter(|(from, _)| stays(from)).any(|(from, rules)| {
-                let leads = |rule: &&RuleInfo| Exprs::leads_to(&rule.expressions) == Some(chain);
-                rules.iter().any(|rule| leads(&rule) && !(own.contains(from.as_str()) && door::is_our_jump(chain)))
-            })
-    };
-    for chain in held.chains.values().filter(|chain| name::is_ours(&chain.name)) {
-        let key = (table, chain.name.clone());
-        match () {
-            () if wanted.contains(&key) => {}
-            () if kept_for(&chain.name) => drop(edit.keep.insert(key)),
-            () => drop(edit.remove.insert(key)),
-        }
-    }
-}
-
-fn tell(family: Family, edit: &Edit, done: &mut Done) {
-    for table in Table::BOTH {
-        let place = door::place(family, table.name());
-        let of = |chains: &BTreeMap<(Table, String), Vec<Encoded>>| {
-            chains.keys().filter(|(of, _)| *of == table).map(|(_, name)| name.clone()).collect::<Vec<_>>()
-        };
-        let removed = edit.remove.iter().filter(|(of, _)| *of == table).map(|(_, name)| name.clone()).collect();
-        let jumps =
-            edit.jumps.iter().filter(|(of, ..)| *of == table).map(|(_, hook, _)| hook.chain().to_owned()).collect();
-        let all = [
-            ("chains missing", of(&edit.new)),
-            ("chains changed", of(&edit.changed)),
-            ("foreign chains", removed),
-            ("jumps missing", jumps),
-        ];
-        for (what, names) in all {
-            done.found(&place, what, &names.iter().map(String::as_str).collect::<Vec<_>>());
-        }
     }
 }

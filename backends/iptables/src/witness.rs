@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fairlead_kernel::xtables::{Edit, EncodedChain, Hook, Ip, TableInfo, TableView, Xtables, XtablesError};
 use fairlead_plan::Family;
 
-use crate::door;
-use crate::encode::{self, ip};
-use crate::name;
-use crate::rules::{Jump, Table};
+use crate::door::{self, Lead, Owner};
+use crate::encode::ip;
+use crate::rules::Table;
 
 /// How the tables were when we left them.
 #[derive(Debug, Default)]
 pub struct Witness {
     left: Mutex<BTreeMap<(Family, Table), Left>>,
+    owner: Owner,
 }
 
 /// How a table was when we left it.
@@ -28,6 +28,11 @@ pub struct Left {
 }
 
 impl Witness {
+    /// For chains of this owner.
+    pub(crate) fn of(owner: Owner) -> Self {
+        Self { left: Mutex::default(), owner }
+    }
+
     pub(crate) fn left(&self) -> MutexGuard<'_, BTreeMap<(Family, Table), Left>> {
         // Only whole entries are written.
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
@@ -57,6 +62,24 @@ impl Witness {
         Ok(None)
     }
 
+    /// Whether what is ours is as we left it, whatever others have done to their own. Reads tables of another size than when
+    /// we looked last, or all.
+    pub(crate) fn holds(&self, all: bool) -> Result<bool, XtablesError> {
+        let left = self.left().clone();
+        for (key @ (family, table), was) in &left {
+            let tables = Xtables::open(ip(*family))?;
+            if !all && tables.info(table.name())? == was.info {
+                continue;
+            }
+            let (info, content) = tables.read(table.name(), |view| Content::held(view, self.owner))?;
+            if content != was.content {
+                return Ok(false);
+            }
+            self.left().insert(*key, Left { info, content });
+        }
+        Ok(true)
+    }
+
     /// Reads the tables and compares what of them is ours; a sentence if somebody has changed that and left the size as it was.
     /// Hinders no change of ours meanwhile. Takes 5 ms for each 10,000 rules.
     ///
@@ -65,7 +88,8 @@ impl Witness {
     pub fn altered(&self) -> Result<Option<String>, XtablesError> {
         let left = self.left().clone();
         for (key @ (family, table), was) in &left {
-            let (info, content) = Xtables::open(ip(*family))?.read(table.name(), Content::held)?;
+            let (info, content) =
+                Xtables::open(ip(*family))?.read(table.name(), |view| Content::held(view, self.owner))?;
             // If we have changed it meanwhile it may have been read before or after.
             let untouched = self.left().get(key) == Some(was);
             if untouched && info == was.info && content != was.content {
@@ -83,7 +107,7 @@ pub struct Content(u64);
 
 impl Content {
     /// Of a table that holds these chains and jumps.
-    pub fn wanted(ip: Ip, chains: &BTreeMap<String, Arc<EncodedChain>>, jumps: &[Jump]) -> Self {
+    pub fn wanted(ip: Ip, chains: &BTreeMap<String, Arc<EncodedChain>>, jumps: &[Lead]) -> Self {
         let mut sum = Self::default();
         for (name, chain) in chains {
             sum = sum.with(name, chain, ip);
@@ -92,19 +116,19 @@ impl Content {
             let mut rules = EncodedChain::default();
             // The last stands uppermost.
             let of_hook = jumps.iter().rev().filter(|jump| jump.hook == hook);
-            of_hook.for_each(|jump| rules.push(ip, &encode::rule(ip, &jump.rule)));
+            of_hook.for_each(|jump| rules.push(ip, &jump.rule));
             sum = sum.with(hook.chain(), &rules, ip);
         }
         sum
     }
 
     /// Of a table that was read.
-    pub fn held(view: &TableView<'_>) -> Self {
+    pub fn held(view: &TableView<'_>, owner: Owner) -> Self {
         let mut sum = Self::default();
         for chain in view.chains() {
-            let ours = chain.hook.is_none() && name::is_ours(&chain.name);
+            let ours = chain.hook.is_none() && (owner.is_ours)(&chain.name);
             // In the kernel's own chains only what leads to us.
-            let counts = |jump: Option<&str>| ours || chain.hook.is_some() && jump.is_some_and(door::is_our_jump);
+            let counts = |jump: Option<&str>| ours || chain.hook.is_some() && jump.is_some_and(owner.is_our_jump);
             if view.rules(chain).any(|rule| counts(rule.jump)) {
                 sum.add(&chain.name, view.fingerprint_where(chain, |rule| counts(rule.jump)));
             }

@@ -1,15 +1,17 @@
 //! Kernel settings: `/proc/sys`, one module parameter, and the number of processors.
 //!
 //! Paths are like `net/ipv4/ip_forward`, below `/proc/sys`. Those below `net` are of the calling thread's network
-//! namespace. Where a setting of conntrack is missing, the kernel is made to load the module.
+//! namespace. Where a setting of conntrack or of bridges is missing, the kernel is made to load the module.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{fs, io};
 
-use crate::conntrack;
+use crate::{conntrack, module};
 
 const ROOT: &str = "/proc/sys";
 const CONNTRACK_BUCKETS: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+const BRIDGE: &str = "/proc/sys/net/bridge";
 const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 
 /// Why a setting could not be read or written.
@@ -142,13 +144,20 @@ fn read_file(file: &Path) -> Result<String, SysctlError> {
     let mut content = fs::read_to_string(file);
     let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     // On a node that has just been started nobody has needed conntrack yet, and our own rules come later.
-    if content.as_ref().is_err_and(absent) && is_of_conntrack(file) && conntrack::load() {
+    let load = || is_of_conntrack(file) && conntrack::load() || file.starts_with(BRIDGE) && load_for_bridges();
+    if content.as_ref().is_err_and(absent) && load() {
         content = fs::read_to_string(file);
     }
     match content {
         Ok(content) => Ok(content.trim().to_owned()),
         Err(source) => Err(SysctlError::Read { file: file.to_owned(), source }),
     }
+}
+
+/// Nothing loads `br_netfilter` on demand. Tried once: a node that lacks it lacks it the next time.
+fn load_for_bridges() -> bool {
+    static LOADED: OnceLock<bool> = OnceLock::new();
+    *LOADED.get_or_init(|| module::load("br_netfilter"))
 }
 
 fn is_of_conntrack(file: &Path) -> bool {

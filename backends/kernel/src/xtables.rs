@@ -22,7 +22,7 @@ pub use blob::{Edit, EncodedChain, HeldChain, HeldRule, TableView};
 pub use compat::expressions;
 pub use error::XtablesError;
 pub use extension::{ConntrackState, Extension, words};
-pub use legacy::{TableInfo, Xtables};
+pub use legacy::{TableInfo, Xtables, set_index};
 pub use lock::{LOCK_FILE, Lock};
 pub use variant::{Variant, legacy_table_exists, used_here};
 

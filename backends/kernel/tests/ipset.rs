@@ -50,11 +50,14 @@ fn every_kind_of_set_holds_what_was_put_in_and_shows_it_to_others() {
     each(|v6, ipset| {
         let net = SetEntry { second: Some(ip(v6, 0x100)), prefix: Some(24), mark: None, ..frontend(v6, 1, 0) };
         let hairpin = SetEntry { second: Some(ip(v6, 1)), mark: None, ..frontend(v6, 1, 0) };
+        let length = if v6 { 120 } else { 24 };
+        let prefix = SetEntry { ip: Some(ip(v6, 0x100)), prefix: Some(length), ..SetEntry::default() };
         let cases = [
             (SetKind::Ip, SetEntry { ip: Some(ip(v6, 1)), mark: Some(7), ..SetEntry::default() }),
             (SetKind::IpPort, frontend(v6, 1, 0x6000_4001)),
             (SetKind::IpPortIp, hairpin),
             (SetKind::IpPortNet, SetEntry { prefix: Some(if v6 { 120 } else { 24 }), ..net }),
+            (SetKind::Net, prefix),
             (SetKind::Port, SetEntry { port: Some(30_080), mark: Some(9), ..SetEntry::default() }),
         ];
         for (kind, entry) in cases {

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
-use super::wanted::{CLUSTER, PEERS, PODS, Table, table};
+use super::around::around;
+use super::wanted::{self, CLUSTER, PEERS, PODS, Table};
 use crate::overlay::outside::Installed;
 use crate::overlay::settings::{Backend, ExternalVtep, Settings};
 use crate::resolve::PerFamily;
@@ -31,6 +32,10 @@ fn installed(backend: Backend) -> Installed {
         ends: ends.into(),
         ..Installed::default()
     }
+}
+
+fn table(family: Family, settings: &Settings, mark: u32, installed: &Installed) -> Option<Table> {
+    around(family, settings, mark, installed).as_ref().map(wanted::table)
 }
 
 /// The members of a set as words: addresses, those behind a range with `<` before.

@@ -1,4 +1,4 @@
-//! What our table should hold. Pure.
+//! What our table of nf_tables should hold. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,9 +7,8 @@ use fairlead_kernel::nft::{Exprs, HookSpec};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
+use super::around::Around;
 use super::express::{self, Side};
-use crate::overlay::outside::Installed;
-use crate::overlay::settings::{Backend, Settings};
 
 /// The set of the prefixes of this node's pods.
 pub const PODS: &str = "pods";
@@ -52,47 +51,25 @@ pub struct Table {
     pub chains: Vec<Chain>,
 }
 
-/// The table of a family; `None` while the overlay has nothing there, and what there is stays as it is.
+/// The table that says this.
 #[must_use]
-pub fn table(family: Family, settings: &Settings, mark: u32, installed: &Installed) -> Option<Table> {
+pub fn table(around: &Around) -> Table {
+    let family = around.family;
     let mut table = Table { sets: Vec::new(), chains: Vec::new() };
-    if installed.backend == Backend::None {
-        return None;
-    }
-    if let Some(pods) = installed.pods[family] {
-        let cluster = cluster(family, settings, installed);
-        table.sets.push(Set { name: CLUSTER, ranges: true, members: ranges(family, cluster) });
+    if let Some(cluster) = &around.cluster {
+        table.sets.push(Set { name: CLUSTER, ranges: true, members: ranges(family, cluster.iter().copied()) });
         table.chains.push(forward(family));
-        if settings.masquerade {
+        if let Some(pods) = around.masqueraded {
             table.sets.push(Set { name: PODS, ranges: true, members: ranges(family, [pods]) });
-            table.chains.push(postrouting(family, mark));
+            table.chains.push(postrouting(family, around.mark));
         }
     }
-    // The socket of an external device listens in both families, whatever pods have.
-    let listens =
-        installed.backend == Backend::VxlanLwt && (installed.pods.v4.is_some() || installed.pods.v6.is_some());
-    if settings.peer_filter && installed.backend.tunnels() && (installed.pods[family].is_some() || listens) {
-        let external = settings.external.iter().map(|vtep| vtep.endpoint);
-        let ends = installed.ends.iter().copied().chain(external).filter(|end| Family::of(*end) == family);
-        let members = ends.map(|end| (octets(end), false)).collect();
+    if let Some(filter) = &around.filter {
+        let members = filter.peers.iter().map(|end| (octets(*end), false)).collect();
         table.sets.push(Set { name: PEERS, ranges: false, members });
-        table.chains.push(input(family, installed.port));
+        table.chains.push(input(family, filter.port));
     }
-    (!table.chains.is_empty()).then_some(table)
-}
-
-/// What pods reach with their own address: all pods, what is behind external tunnel ends, and nodes if packets of pods travel
-/// between them as they are.
-fn cluster(family: Family, settings: &Settings, installed: &Installed) -> Vec<IpNet> {
-    let external = settings.external.iter().map(|vtep| vtep.cidr);
-    let mut nets: Vec<IpNet> = external.chain(installed.prefixes.iter().copied()).collect();
-    nets.extend(settings.networks[family]);
-    nets.extend(installed.pods[family]);
-    if installed.backend == Backend::HostGw {
-        nets.extend(installed.ends.iter().map(|end| IpNet::from(*end)));
-    }
-    nets.retain(|net| Family::of(net.addr()) == family);
-    nets
+    table
 }
 
 /// Others may drop what our chain accepts: in nf_tables a packet must pass every table.

@@ -6,7 +6,7 @@ mod counted;
 mod flows;
 mod gap;
 mod input;
-mod iptables;
+pub(crate) mod iptables;
 mod kill;
 mod kube_proxy;
 mod missing;

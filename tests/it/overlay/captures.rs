@@ -106,6 +106,37 @@ fn ac1_3_a_foreign_network_number_is_not_taken() {
 }
 
 #[test]
+fn ac1_3_packets_travel_with_one_network_number_there_and_another_back() {
+    if !can_run() {
+        return;
+    }
+    let stage = Stage::new();
+    let machine = stage.lab.place("outside");
+    let mac = "82:36:4c:98:2e:57";
+    let end = |cidr, vni| format!("--overlay-external-vtep=cidr={cidr},endpoint=192.168.50.201,mac={mac},vni={vni}");
+    // Packets to the machine have the first number; the second is taken because something is behind it too.
+    let flags = ["--overlay-backend=vxlan-lwt", &end("10.1.1.0/24", 44_045), &end("10.1.2.0/24", 37_483)];
+    let program = stage.launch("a", &flags);
+    program.wait_until_ready();
+    eventually("the device is there", || output(stage.node("a"), "ip link show flannel.1").status.success());
+    let own = run(stage.node("a"), "cat /sys/class/net/flannel.1/address");
+    for line in [
+        format!("ip link add vxlan1 address {mac} type vxlan external dstport 8472"),
+        "ip addr add 10.1.1.236/24 dev vxlan1".to_owned(),
+        "ip link set vxlan1 up".to_owned(),
+        format!("ip neigh add 10.244.1.0 lladdr {} dev vxlan1 nud permanent", own.trim()),
+        "ip route add 10.244.1.0/24 encap ip id 37483 dst 192.168.50.1 via 10.244.1.0 dev vxlan1 onlink".to_owned(),
+    ] {
+        run(machine, &line);
+    }
+    let there = capture(&stage, "a", 3, "udp port 8472 and src host 192.168.50.201");
+    let back = capture(&stage, "a", 3, "udp port 8472 and dst host 192.168.50.201");
+    run(machine, "ping -c 4 -i 0.2 -W 5 10.244.1.11");
+    assert!(captured(there).contains("instance 37483"));
+    assert!(captured(back).contains("instance 44045"));
+}
+
+#[test]
 fn ac1_4_a_machine_that_is_no_node_exchanges_packets_with_pods_through_a_network_of_its_own() {
     if !can_run() {
         return;

@@ -1,11 +1,13 @@
 //! The overlay: the real program on every node of a lab whose nodes know nothing of each other's pods.
 
 mod around;
+mod bridged;
 mod captures;
 mod cni;
 mod documents;
 mod faults;
 mod flannel;
+mod held;
 mod list;
 mod modes;
 mod nodes;

@@ -99,15 +99,18 @@ fn f12_of_two_nodes_that_claim_one_prefix_the_older_keeps_it_and_the_operator_is
         let data = r#"{"VNI":1,"VtepMAC":"0a:00:00:00:00:66"}"#;
         thief["metadata"]["annotations"][format!("flannel.alpha.coreos.com/{name}")] = json!(data);
     }
+    let start = Instant::now();
     stage.apply([thief]);
     programs[0].wait_for_line(&["Node thief", "its prefix 10.244.2.0/24", "b"]);
     eventually("a metric counts it", || programs[0].metric("fairlead_overlay_peers_refused", "") == 2.0);
     eventually("an Event says it", || stage.server.events().iter().any(|event| event["reason"] == "OverlayConflict"));
+    say("F12", "two nodes claim one prefix, nothing changed but for words", start.elapsed());
     assert_eq!(listing(stage.node("a")), before);
     let tally = hammer.stop();
     assert!(tally.failures.is_empty() && tally.successes > 0, "{:?}", tally.failures.first());
     stage.server.delete("Node", "", "thief").unwrap();
-    eventually("the trouble is over", || programs[0].metric("fairlead_overlay_peers_refused", "") == 0.0);
+    let over = || programs[0].metric("fairlead_overlay_peers_refused", "") == 0.0;
+    say("F12", "the second one is gone", eventually("the trouble is over", over));
 }
 
 #[test]
@@ -201,7 +204,8 @@ fn f16_no_packet_is_lost_when_the_program_ends_is_killed_or_starts_again() {
         thread::sleep(Duration::from_millis(200));
         assert_eq!(listing(stage.node("a")), before, "the kernel goes on alone");
         programs.insert(0, stage.launch("a", &["--overlay-backend=vxlan"]));
-        programs[0].wait_until_ready();
+        let took = programs[0].wait_until_ready();
+        say("F16", if round == 0 { "ended" } else { "killed" }, took);
     }
     for hammer in [hammer, back] {
         let tally = hammer.stop();

@@ -3,17 +3,20 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairlead_lab::{Options, Outcome, PORTS, Place, probe_with};
+use fairlead_lab::{Feature, Options, Outcome, PORTS, Place, needs, probe_with};
 use fairlead_plan::{Family, Protocol};
 
+use super::held;
 use super::stage::{Stage, can_run, output, run, say};
-use crate::listing::{ip, of_table};
-use crate::program::{self, eventually, nft};
+use crate::faults::iptables::flags;
+use crate::laws::holdings::shell;
+use crate::packets::programs::{Mode, in_every_mode};
+use crate::program::{self, Program, eventually};
 
-const TABLE: &str = "fairlead-overlay";
 /// No server of the lab has it.
 const PORT: u16 = 9999;
 
@@ -29,19 +32,41 @@ fn source(from: &Place, to: IpAddr) -> IpAddr {
     panic!("{} does not reach {to}", from.name())
 }
 
-#[test]
-fn pods_keep_their_address_inside_the_cluster_and_have_the_nodes_outside() {
-    if !can_run() {
+/// Whether the machine has what the overlay and the mode need.
+fn can_run_in(mode: Mode) -> bool {
+    can_run() && needs(mode.needed()) && (mode == Mode::Nft || needs(&[Feature::Ipset]))
+}
+
+/// Starts these nodes in a mode, with VXLAN.
+fn start(stage: &Stage, nodes: &[&str], mode: Mode) -> Vec<Program> {
+    stage.start_with(nodes, &[&["--overlay-backend=vxlan"], flags(mode)].concat())
+}
+
+in_every_mode! {
+    pods_keep_their_address_inside_the_cluster_and_have_the_nodes_outside
+    tunnelled_packets_of_a_machine_that_is_no_peer_do_not_arrive
+    what_others_do_to_the_rules_is_put_right
+    peers_come_and_go_in_the_filter_and_cleanup_removes_all
+    the_listing_of_the_rules_loads_back
+}
+
+fn pods_keep_their_address_inside_the_cluster_and_have_the_nodes_outside(mode: Mode) {
+    if !can_run_in(mode) {
         return;
     }
     let stage = Stage::new();
-    let _programs = stage.start(&["a", "b"], "vxlan");
+    let _programs = start(&stage, &["a", "b"], mode);
     let (pod, own, other) = (stage.lab.place("a1"), stage.node("a"), stage.node("b"));
     for family in Family::BOTH {
-        let shown = || nft(own, &format!("list table {} {TABLE}", ip(family)));
-        eventually("the rules are there", || {
-            program::nft_output(own, &format!("list table {} {TABLE}", ip(family))).status.success()
-        });
+        let shown = || held::shown(own, mode, family);
+        eventually("the rules are there", || !shown().is_empty());
+        if let Some(tool) = mode.tool(family) {
+            // As Docker leaves it: what nobody accepts is not forwarded.
+            for node in [own, other] {
+                eventually("the rules are there", || held::shown(node, mode, family).contains("fairlead forward"));
+                run(node, &format!("{tool} -P FORWARD DROP"));
+            }
+        }
         let from = pod.addr(family);
         for inside in ["a2", "b1"] {
             assert_eq!(source(pod, stage.lab.place(inside).addr(family)), from, "{inside}\n{}", shown());
@@ -85,81 +110,65 @@ fn arrives(stage: &Stage, from: IpAddr) -> bool {
     })
 }
 
-#[test]
-fn tunnelled_packets_of_a_machine_that_is_no_peer_do_not_arrive() {
-    if !can_run() {
+fn tunnelled_packets_of_a_machine_that_is_no_peer_do_not_arrive(mode: Mode) {
+    if !can_run_in(mode) {
         return;
     }
     let stage = Stage::new();
-    let mut programs = stage.start(&["a", "b"], "vxlan");
+    let mut programs = start(&stage, &["a", "b"], mode);
     let node = stage.node("a");
     let sources = impostor(&stage);
     for source in sources {
-        let list = || nft(node, &format!("list chain {} {TABLE} input", ip(Family::of(source))));
-        eventually("the rules are there", || list().contains("packets 0 "));
-        assert!(!arrives(&stage, source), "{source} was let in\n{}", list());
-        assert!(!list().contains("packets 0 "), "the rule has counted it\n{}", list());
+        let family = Family::of(source);
+        let dropped = || held::dropped(node, mode, family);
+        eventually("the rules are there", || dropped() == Some(0));
+        assert!(!arrives(&stage, source), "{source} was let in\n{}", held::shown(node, mode, family));
+        assert!(dropped() > Some(0), "the rule has counted it\n{}", held::shown(node, mode, family));
     }
     // The same packets arrive where nobody looks at them.
     let _ = programs.remove(0).terminate();
-    programs.push(stage.launch("a", &["--overlay-backend=vxlan", "--overlay-peer-filter=false"]));
+    let open = [&["--overlay-backend=vxlan", "--overlay-peer-filter=false"], flags(mode)].concat();
+    programs.push(stage.launch("a", &open));
     for source in sources {
-        let chains = || nft(node, &format!("list table {} {TABLE}", ip(Family::of(source))));
-        eventually("the filter is gone", || !chains().contains("chain input"));
+        eventually("the filter is gone", || held::dropped(node, mode, Family::of(source)).is_none());
         assert!(arrives(&stage, source), "{source} is not let in without the filter: the test shows nothing");
     }
 }
 
-#[test]
-fn what_others_do_to_the_rules_is_put_right() {
-    if !can_run() {
+fn what_others_do_to_the_rules_is_put_right(mode: Mode) {
+    if !can_run_in(mode) {
         return;
     }
     let stage = Stage::new();
-    let programs = stage.start(&["a", "b"], "vxlan");
+    let programs = start(&stage, &["a", "b"], mode);
     let node = stage.node("a");
-    let tables = || Family::BOTH.map(|family| of_table(node, &format!("{} {TABLE}", ip(family))));
-    eventually("each set has its peer", || {
-        let has = |family, peer: &str| nft(node, &format!("list set {} {TABLE} peers", ip(family))).contains(peer);
-        has(Family::V4, "192.168.50.2") && has(Family::V6, "fd00:50::2")
-    });
-    let before = tables();
-    for (family, peer, stranger) in [("ip", "192.168.50.2", "192.168.50.66"), ("ip6", "fd00:50::2", "fd00:50::66")] {
-        let faults = [
-            format!("delete table {family} {TABLE}"),
-            format!("flush chain {family} {TABLE} postrouting"),
-            format!("insert rule {family} {TABLE} input accept"),
-            format!("delete element {family} {TABLE} peers {{ {peer} }}"),
-            format!("add element {family} {TABLE} peers {{ {stranger} }}"),
-            format!("flush set {family} {TABLE} cluster"),
-            format!("add chain {family} {TABLE} foreign"),
-        ];
-        for fault in &faults {
-            nft(node, fault);
+    for (family, peer) in [(Family::V4, "192.168.50.2"), (Family::V6, "fd00:50::2")] {
+        eventually("each set has its peer", || held::peers(node, mode, family).contains(peer));
+    }
+    let shown = || Family::BOTH.map(|family| held::shown(node, mode, family));
+    let before = shown();
+    let mut count = 0.0;
+    for family in Family::BOTH {
+        for fault in held::faults(mode, family) {
+            shell(node, &fault);
             let start = Instant::now();
-            eventually(&format!("{fault} is put right"), || tables() == before);
-            say("rules", fault, start.elapsed());
+            eventually(&format!("{fault} is put right"), || shown() == before);
+            say("rules", &format!("{mode:?}: {fault}"), start.elapsed());
+            count += 1.0;
         }
     }
-    assert!(programs[0].metric("fairlead_overlay_repairs_total", "rules") >= 14.0);
+    assert!(programs[0].metric("fairlead_overlay_repairs_total", "rules") >= count);
     stage.until_connected(&["a", "b"]);
 }
 
-#[test]
-fn peers_come_and_go_in_the_filter_and_cleanup_removes_the_tables() {
-    if !can_run() {
+fn peers_come_and_go_in_the_filter_and_cleanup_removes_all(mode: Mode) {
+    if !can_run_in(mode) {
         return;
     }
     let stage = Stage::new();
-    let mut programs = stage.start(&["a", "b", "c"], "vxlan");
+    let mut programs = start(&stage, &["a", "b", "c"], mode);
     let node = stage.node("a");
-    let has = |peer: &str| {
-        let family = if peer.contains(':') { "ip6" } else { "ip" };
-        program::nft_output(node, &format!("list set {family} {TABLE} peers"))
-            .stdout
-            .windows(peer.len())
-            .any(|text| text == peer.as_bytes())
-    };
+    let has = |peer: &str| held::peers(node, mode, Family::of(peer.parse().unwrap())).contains(peer);
     let all = ["192.168.50.2", "192.168.50.3", "fd00:50::2", "fd00:50::3"];
     eventually("all peers are there", || all.iter().all(|peer| has(peer)));
     programs.remove(2).kill();
@@ -171,28 +180,70 @@ fn peers_come_and_go_in_the_filter_and_cleanup_removes_the_tables() {
     assert!(has(all[0]) && has(all[2]), "the kernel goes on alone");
     let cleaned = program::run(node, &["cleanup"]);
     assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
-    for family in ["ip", "ip6"] {
-        assert!(!output(node, &format!("nft list table {family} {TABLE}")).status.success());
+    assert!(mode == Mode::Nft || !shell(node, "ipset list -n").contains("FAIRLEAD"));
+    for mode in [Mode::Nft, Mode::IptablesLegacy, Mode::IptablesNft] {
+        for family in Family::BOTH {
+            assert_eq!(held::shown(node, mode, family), "", "{mode:?}");
+        }
+    }
+}
+
+fn the_listing_of_the_rules_loads_back(mode: Mode) {
+    if !can_run_in(mode) {
+        return;
+    }
+    let stage = Stage::new();
+    let _programs = start(&stage, &["a", "b"], mode);
+    let (node, elsewhere) = (stage.node("a"), stage.lab.place("outside"));
+    for family in Family::BOTH {
+        eventually("the rules are there", || !held::shown(node, mode, family).is_empty());
+        let text = held::saved(node, mode, family);
+        let _ = writeln!(std::io::stderr(), "{text}");
+        let file = stage.directory.write("saved", &text);
+        shell(elsewhere, &held::load(mode, family, &file));
+        assert_eq!(held::shown(elsewhere, mode, family), held::shown(node, mode, family), "{text}");
     }
 }
 
 #[test]
-fn the_listing_of_the_rules_loads_back() {
-    if !can_run() {
+fn another_mode_puts_the_rules_where_it_has_its_own_and_nothing_stays_behind() {
+    let order = [Mode::IptablesLegacy, Mode::IptablesNft, Mode::Nft];
+    if !order.into_iter().all(can_run_in) {
         return;
     }
     let stage = Stage::new();
-    let _programs = stage.start(&["a", "b"], "vxlan");
-    let (node, elsewhere) = (stage.node("a"), stage.lab.place("outside"));
-    for family in ["ip", "ip6"] {
-        let table = format!("{family} {TABLE}");
-        eventually("the rules are there", || output(node, &format!("nft list table {table}")).status.success());
-        let text = nft(node, &format!("list table {table}"));
-        let _ = writeln!(std::io::stderr(), "{text}");
-        let file = stage.directory.write(&format!("{family}.nft"), &text);
-        nft(elsewhere, &format!("-f {}", file.display()));
-        assert_eq!(of_table(elsewhere, &table), of_table(node, &table), "{text}");
-    }
+    let mut programs = start(&stage, &["a", "b"], Mode::Nft);
+    let (pod, own, other) = (stage.lab.place("a1"), stage.node("a"), stage.node("b"));
+    let (end, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let end = end;
+        let stage = &stage;
+        let watch = scope.spawn(move || {
+            let mut seen = 0;
+            // It ends with this test, however that ends.
+            while matches!(ended.try_recv(), Err(TryRecvError::Empty)) {
+                for family in Family::BOTH {
+                    assert_eq!(source(pod, other.addr(family)), own.addr(family), "another machine");
+                    assert_eq!(source(pod, stage.lab.place("b1").addr(family)), pod.addr(family), "another pod");
+                    seen += 1;
+                }
+            }
+            seen
+        });
+        let mut was = Mode::Nft;
+        for mode in order {
+            assert!(programs.remove(0).terminate().success());
+            programs.insert(0, stage.launch("a", &[&["--overlay-backend=vxlan"], flags(mode)].concat()));
+            for family in Family::BOTH {
+                eventually("the rules are there", || !held::shown(own, mode, family).is_empty());
+                eventually("the others are gone", || held::shown(own, was, family).is_empty());
+            }
+            was = mode;
+        }
+        drop(end);
+        assert!(watch.join().unwrap() > 0);
+    });
+    assert!(!shell(own, "ipset list -n").contains("FAIRLEAD"), "the sets are gone too");
 }
 
 #[test]

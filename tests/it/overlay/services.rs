@@ -3,11 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use fairlead_iptables::chains_of;
 use fairlead_lab::objects::{Port, Service, Slice};
-use fairlead_lab::{Options, Place, Seen, cluster_ip, external_ip, probe_set};
-use fairlead_plan::{Family, Protocol};
+use fairlead_lab::{Options, Place, Seen, cluster_ip, external_ip, needs, probe_set};
+use fairlead_plan::{Family, Protocol, ServiceKey};
 
 use super::stage::{Stage, can_run, run};
+use crate::faults::iptables::flags;
+use crate::packets::programs::{Mode, in_every_mode};
 use crate::program::{Program, eventually};
 
 const PORT: u16 = 80;
@@ -15,9 +18,9 @@ const NODE_PORT: u16 = 30_080;
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
 /// A Service with a ClusterIP, a node port and an external address, and its only endpoint, `b1`, on node `b`.
-fn serving(backend: &str) -> (Stage, Vec<Program>) {
+fn serving(backend: &str, flags: &[&str]) -> (Stage, Vec<Program>) {
     let stage = Stage::new();
-    let programs = stage.start(&["a", "b"], backend);
+    let programs = stage.start_with(&["a", "b"], &[&[&*format!("--overlay-backend={backend}")], flags].concat());
     let service = Service::new("web")
         .cluster_ip(1)
         .external_ip(1)
@@ -64,10 +67,13 @@ fn of_node(stage: &Stage) -> impl Fn(Family) -> Vec<IpAddr> {
 }
 
 fn scenarios(backend: &str) {
-    if !can_run() {
-        return;
+    if can_run() {
+        let (stage, _programs) = serving(backend, &[]);
+        all_scenarios(&stage);
     }
-    let (stage, programs) = serving(backend);
+}
+
+fn all_scenarios(stage: &Stage) {
     let vip = |family: Family| SocketAddr::new(cluster_ip(1).of(family), PORT);
     let node_ports = |name: &'static str| {
         let addresses = *stage.node(name).addresses();
@@ -77,26 +83,46 @@ fn scenarios(backend: &str) {
     // A pod to a ClusterIP: its own address arrives.
     answered(pod, vip, |family| vec![pod.addr(family)]);
     // A node to a ClusterIP: an address of the node.
-    answered(stage.node("a"), vip, of_node(&stage));
+    answered(stage.node("a"), vip, of_node(stage));
     // From outside to ClusterIP, node port and external address: masqueraded, or the answer would go another way.
     let outside = stage.lab.place("outside");
-    answered(outside, vip, of_node(&stage));
-    answered(outside, node_ports("a"), of_node(&stage));
-    answered(outside, |family| SocketAddr::new(external_ip(1).of(family), PORT), of_node(&stage));
+    answered(outside, vip, of_node(stage));
+    answered(outside, node_ports("a"), of_node(stage));
+    answered(outside, |family| SocketAddr::new(external_ip(1).of(family), PORT), of_node(stage));
     // A pod to the node port of its node, and of the other.
-    answered(pod, node_ports("a"), of_node(&stage));
+    answered(pod, node_ports("a"), of_node(stage));
     // The endpoint to itself through the Service sees not itself.
     let own = stage.lab.place("b1");
     for family in Family::BOTH {
         let sources = seen(own, Protocol::Tcp, vip(family)).sources();
         assert!(!sources.is_empty() && !sources.contains(&own.addr(family)), "{sources:?}");
     }
-    drop(programs);
 }
 
-#[test]
-fn ac3_3_to_3_5_services_lead_to_endpoints_behind_flannels_tunnels() {
-    scenarios("vxlan");
+in_every_mode! { ac3_3_to_3_5_services_lead_to_endpoints_behind_flannels_tunnels }
+
+fn ac3_3_to_3_5_services_lead_to_endpoints_behind_flannels_tunnels(mode: Mode) {
+    if !can_run() || !needs(mode.needed()) {
+        return;
+    }
+    let (stage, _programs) = serving("vxlan", flags(mode));
+    all_scenarios(&stage);
+    // The chains that people look at have counted it.
+    if matches!(mode, Mode::IptablesLegacy | Mode::IptablesNft) {
+        for family in Family::BOTH {
+            let (namespace, name, port_name) = ("default".into(), "web".into(), "t".into());
+            let key = ServiceKey { namespace, name, port_name, protocol: Protocol::Tcp, family };
+            let endpoint = SocketAddr::new(stage.lab.place("b1").addr(family), 8080);
+            let [service, _] = chains_of(&key, endpoint);
+            let external = service.replace("KUBE-SVC-", "KUBE-EXT-");
+            for chain in [service.as_str(), external.as_str(), "KUBE-MARK-MASQ", "KUBE-POSTROUTING"] {
+                let list = run(stage.node("a"), &format!("{} -t nat -L {chain} -v -n -x", mode.tool(family).unwrap()));
+                let counts =
+                    list.lines().skip(2).filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+                assert!(counts.sum::<u64>() > 0, "{list}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -114,7 +140,7 @@ fn ac3_6_connections_divide_evenly_between_an_endpoint_here_and_one_behind_the_t
     if !can_run() {
         return;
     }
-    let (stage, _programs) = serving("vxlan");
+    let (stage, _programs) = serving("vxlan", &[]);
     stage.apply(
         Slice::of("web").tcp("t", 8080).udp("u", 8080).ready(&["a2", "b1"]).manifests(&stage.lab, &Family::BOTH),
     );
@@ -137,7 +163,7 @@ fn ac3_8_the_number_of_rules_does_not_grow_with_services() {
     if !can_run() {
         return;
     }
-    let (stage, programs) = serving("vxlan");
+    let (stage, programs) = serving("vxlan", &[]);
     let rules =
         || run(stage.node("a"), "nft list table ip fairlead").lines().filter(|line| !line.contains("elements")).count();
     let held = || programs[0].metric("fairlead_rules", "IPv4");

@@ -74,8 +74,12 @@ impl Stage {
 
     /// Starts it on these nodes with this backend and waits until all pods reach each other.
     pub fn start(&self, nodes: &[&str], backend: &str) -> Vec<Program> {
-        let backend = format!("--overlay-backend={backend}");
-        let programs: Vec<_> = nodes.iter().map(|node| self.launch(node, &[&backend])).collect();
+        self.start_with(nodes, &[&format!("--overlay-backend={backend}")])
+    }
+
+    /// The same with these flags.
+    pub fn start_with(&self, nodes: &[&str], flags: &[&str]) -> Vec<Program> {
+        let programs: Vec<_> = nodes.iter().map(|node| self.launch(node, flags)).collect();
         programs.iter().for_each(|program| _ = program.wait_until_ready());
         self.until_connected(nodes);
         programs

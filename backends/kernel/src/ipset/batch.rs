@@ -17,12 +17,14 @@ pub enum SetKind {
     IpPortIp,
     /// `hash:ip,port,net`
     IpPortNet,
+    /// `hash:net`
+    Net,
     /// `bitmap:port`, all ports
     Port,
 }
 
 impl SetKind {
-    pub(super) const ALL: [Self; 5] = [Self::Ip, Self::IpPort, Self::IpPortIp, Self::IpPortNet, Self::Port];
+    pub(super) const ALL: [Self; 6] = [Self::Ip, Self::IpPort, Self::IpPortIp, Self::IpPortNet, Self::Net, Self::Port];
 
     /// Its name in the kernel.
     #[must_use]
@@ -32,6 +34,7 @@ impl SetKind {
             Self::IpPort => "hash:ip,port",
             Self::IpPortIp => "hash:ip,port,ip",
             Self::IpPortNet => "hash:ip,port,net",
+            Self::Net => "hash:net",
             Self::Port => "bitmap:port",
         }
     }
@@ -42,6 +45,7 @@ impl SetKind {
             Self::Port => 3,
             Self::Ip => 4,
             Self::IpPort | Self::IpPortIp => 5,
+            Self::Net => 6,
             Self::IpPortNet => 7,
         }
     }

@@ -14,7 +14,7 @@ pub struct SetEntry {
     pub port: Option<u16>,
     /// The second address.
     pub second: Option<IpAddr>,
-    /// How many bits of the second address count, in types that end in `net`. Never 0: two halves stand for everything.
+    /// How many bits of the last address count, in types that end in `net`. Never 0: two halves stand for everything.
     pub prefix: Option<u8>,
     /// What the target `SET --map-set` makes of the whole packet mark, in sets with marks.
     pub mark: Option<u32>,
@@ -37,7 +37,7 @@ impl SetEntry {
                 address(message, DATA_IP2, ip);
             }
             if let Some(prefix) = self.prefix {
-                message.put(DATA_CIDR2, &[prefix]);
+                message.put(if self.second.is_some() { DATA_CIDR2 } else { DATA_CIDR }, &[prefix]);
             }
             if let Some(port) = self.port {
                 message.put(DATA_PORT | NETWORK_ORDER, &port.to_be_bytes());

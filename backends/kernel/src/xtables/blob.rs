@@ -69,6 +69,8 @@ pub struct Edit {
     pub remove: BTreeSet<String>,
     /// Rules for the top of the kernel's own chains, the last one uppermost.
     pub jumps: Vec<(Hook, Rule)>,
+    /// Rules for the end of the kernel's own chains, in order.
+    pub tails: Vec<(Hook, Rule)>,
     /// Rules to take out of the kernel's own chains, by their numbers from 0.
     pub cut: BTreeSet<(Hook, usize)>,
 }
@@ -119,7 +121,11 @@ impl Edit {
     /// Nothing shall be different.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.put.is_empty() && self.remove.is_empty() && self.jumps.is_empty() && self.cut.is_empty()
+        self.put.is_empty()
+            && self.remove.is_empty()
+            && self.jumps.is_empty()
+            && self.tails.is_empty()
+            && self.cut.is_empty()
     }
 }
 

@@ -144,6 +144,19 @@ impl Extension {
         Data::default().u16(0).u16(ADDRTYPE_LOCAL).u32(0).named("addrtype", 1)
     }
 
+    /// `-m set [!] --match-set set src` or `dst`, for a set of addresses that has this number
+    /// ([`set_index`](super::set_index)), in the revision that `iptables` prints (Linux 3.15).
+    #[must_use]
+    pub fn in_set(index: u16, source: bool, negated: bool) -> Self {
+        /// `IPSET_DIM_ONE_SRC`, `IPSET_INV_MATCH`
+        const SOURCE: u8 = 1 << 1;
+        const NOT: u8 = 1;
+        /// `struct ip_set_counter_match` for packets and for bytes, and flags: entries are asked for without counters.
+        const UNUSED: usize = 4 + 16 + 16 + 4;
+        let flags = if source { SOURCE } else { 0 } | if negated { NOT } else { 0 };
+        Data::default().u16(index).u8(1).u8(flags).zeroes(UNUSED).named("set", 4)
+    }
+
     /// `-m conntrack [!] --ctstate states`
     #[must_use]
     pub fn conntrack(states: ConntrackState, negated: bool) -> Self {

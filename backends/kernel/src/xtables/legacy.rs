@@ -250,6 +250,25 @@ impl Xtables {
     }
 }
 
+/// The number by which rules name a set of ipset; `None` if there is no such set. It stays as long as the set does.
+///
+/// # Errors
+/// [`XtablesError::is_unsupported`] if the kernel has no ipset.
+pub fn set_index(set: &str) -> Result<Option<u16>, XtablesError> {
+    /// `SO_IP_SET` of `linux/netfilter/ipset/ip_set.h`, and what it is asked for here.
+    const SO_IP_SET: c_int = 83;
+    const GET_BY_NAME: u32 = 6;
+    const VERSION: u32 = 6;
+    const NO_SUCH_SET: u16 = u16::MAX;
+    const INDEX_AT: usize = 8;
+    let mut buffer = [GET_BY_NAME.to_ne_bytes(), VERSION.to_ne_bytes()].concat();
+    buffer.extend_from_slice(&name(set));
+    let tables = Xtables::open(Ip::V4)?;
+    tables.get(SO_IP_SET, &mut buffer).map_err(refused(Ip::V4, set, "asking for the number of a set"))?;
+    let index = buffer[INDEX_AT..].first_chunk().map_or(NO_SUCH_SET, |bytes| u16::from_ne_bytes(*bytes));
+    Ok((index != NO_SUCH_SET).then_some(index))
+}
+
 fn length(buffer: &[u8]) -> io::Result<socklen_t> {
     // The kernel takes the length as a signed number.
     let len = i32::try_from(buffer.len()).map_err(|_| io::Error::from_raw_os_error(libc::EMSGSIZE))?;

@@ -148,6 +148,9 @@ impl<'v> Builder<'v, '_> {
             }
             number += 1;
         }
+        let mut last = EncodedChain::default();
+        edit.tails.iter().filter(|(at, _)| *at == hook).for_each(|(_, rule)| last.push(self.ip(), rule));
+        self.given(&last);
         self.out.hooks.policy[hook as usize] = self.offset()?;
         self.copy(chain.end..chain.behind)
     }
