@@ -112,7 +112,7 @@ pub fn write(program: &Path, version: &str, folder: &Path) -> Result<Image> {
 /// Copies what is in the image of this program to a folder, as a container sees it: what a Dockerfile copies into an empty image.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn copy(program: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
     let (_, libraries) = libraries::of(program)?;
     let mut files = libraries_of(libraries);

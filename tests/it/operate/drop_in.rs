@@ -17,9 +17,9 @@ use crate::faults::{PORT, answers, can_run, service, slice, until_answered_by, w
 use crate::program::{BINARY, Cluster, METRICS_PORT, Program, eventually, run_here, tables};
 
 /// `config.conf` as kubeadm writes it.
-const CONFIG: &str = include_str!("../../../src/config/file/kubeadm.yaml");
+pub const CONFIG: &str = include_str!("../../../src/config/file/kubeadm.yaml");
 /// `kubeconfig.conf` as kubeadm writes it; the server is put in.
-const KUBECONFIG: &str = "\
+pub const KUBECONFIG: &str = "\
 apiVersion: v1
 kind: Config
 clusters:

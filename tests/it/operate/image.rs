@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use fairlead_lab::{Feature, needs};
 use serde_json::Value;
 
 use super::deploy::rendered::root;
@@ -44,6 +45,9 @@ fn files(folder: &Path) -> BTreeSet<String> {
 
 #[test]
 fn the_layout_is_what_its_digests_say_and_the_program_runs_in_it() {
+    if !needs(&[Feature::Deployment]) {
+        return;
+    }
     let directory = Directory::new();
     let (layout, inside) = (directory.path().join("layout"), directory.path().join("inside"));
     let image = fairlead_image::write(Path::new(BINARY), "1.2.3", &layout).unwrap();
@@ -100,6 +104,9 @@ endpoints: [{addresses: [10.244.1.5], conditions: {ready: true}}]
 
 #[test]
 fn the_same_program_gives_the_same_bytes_and_the_copied_files_are_those_of_the_layers() {
+    if !needs(&[Feature::Deployment]) {
+        return;
+    }
     let directory = Directory::new();
     // A small program that needs libraries, with another time of change in the second image.
     let program = directory.path().join("program");

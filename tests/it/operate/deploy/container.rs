@@ -16,6 +16,9 @@ use crate::program::{BINARY, Directory, HEALTH_PORT, METRICS_PORT, eventually, h
 
 /// Where pods have their service account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The limits of the whole machine stay, and so does the OOM score, which kubelet sets and a machine that is itself a container does
+/// not let anybody lower.
+const LIMITS: &str = "conntrack:\n  maxPerCore: 0";
 /// What engines hide from containers without privilege, and what they let them read alone.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// The capabilities of Linux in the order of their numbers (capability.h).
@@ -36,12 +39,23 @@ pub struct Pod<'a> {
 }
 
 impl<'a> Pod<'a> {
-    /// `directory` holds everything; `server` is the URL of the API server.
+    /// A pod of a folder of `deploy/overlays`; `directory` holds everything; `server` is the URL of the API server.
     pub fn new(overlay: &str, place: &Place, directory: &'a Directory, server: String) -> Self {
+        let pod = Self::of(Rendered::new(overlay), place, directory, server);
+        pod.set(
+            "clusterCIDR: 10.244.0.0/16,fd00:10:244::/56",
+            &format!("clusterCIDR: {}\n{LIMITS}", POD_NETS.join(",")),
+        );
+        pod.set("oomScoreAdj: -997", "oomScoreAdj: 0");
+        pod
+    }
+
+    /// A pod of these objects.
+    pub fn of(rendered: Rendered, place: &Place, directory: &'a Directory, server: String) -> Self {
         let own = directory.path().join(format!("pod-{}", place.name()));
         let (volumes, root) = (own.join("volumes"), own.join("root"));
         fairlead_image::copy(Path::new(BINARY), &root).unwrap();
-        let pod = Self { rendered: Rendered::new(overlay), place: place.clone(), directory, volumes, root, server };
+        let pod = Self { rendered, place: place.clone(), directory, volumes, root, server };
         pod.make_volumes();
         pod
     }
@@ -56,11 +70,13 @@ impl<'a> Pod<'a> {
                 }
                 Some("DirectoryOrCreate") => fs::create_dir_all(source).unwrap(),
                 Some(other) => panic!("a volume of type {other}"),
-                None => fs::create_dir_all(source).unwrap(),
+                None => {
+                    fs::create_dir_all(&source).unwrap();
+                    for (name, text) in self.rendered.files(volume["name"].as_str().unwrap()) {
+                        fs::write(source.join(name), text).unwrap();
+                    }
+                }
             }
-        }
-        for (name, text) in self.rendered.files("settings") {
-            fs::write(self.volumes.join("settings").join(name), for_the_lab(&text)).unwrap();
         }
         let account = self.volumes.join("account");
         fs::create_dir(&account).unwrap();
@@ -70,7 +86,9 @@ impl<'a> Pod<'a> {
 
     /// Changes the file of settings.
     pub fn set(&self, from: &str, to: &str) {
-        let file = self.volume("settings").join("config.conf");
+        let volumes = self.rendered.pod()["volumes"].as_array().unwrap().iter();
+        let files = volumes.map(|volume| self.volume(volume["name"].as_str().unwrap()).join("config.conf"));
+        let file = files.into_iter().find(|file| file.is_file()).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains(from), "{from} in {text}");
         fs::write(file, text.replace(from, to)).unwrap();
@@ -123,7 +141,10 @@ impl<'a> Pod<'a> {
         let pod = self.rendered.pod();
         assert_eq!(pod["hostNetwork"], true);
         let environment = [("NODE_NAME", self.place.name()), ("API_SERVER", self.server.as_str())];
-        let words = [vec!["/usr/bin/fairlead".to_owned()], arguments(container, &environment)].concat();
+        let mut words = arguments(container, &environment);
+        if container.get("command").is_none() {
+            words.insert(0, "/usr/bin/fairlead".to_owned());
+        }
         let mut process = json!({
             "user": {"uid": security["runAsUser"].as_u64().unwrap_or(0), "gid": 0},
             "args": words,
@@ -147,7 +168,7 @@ impl<'a> Pod<'a> {
         json!({
             "ociVersion": "1.0.2",
             "process": process,
-            "root": {"path": self.root, "readonly": security["readOnlyRootFilesystem"]},
+            "root": {"path": self.root, "readonly": security["readOnlyRootFilesystem"] == true},
             "hostname": self.place.name(),
             "mounts": self.mounts(container, privileged),
             "linux": linux,
@@ -173,17 +194,6 @@ impl<'a> Pod<'a> {
         mounts.push(bind(self.volume("account"), ACCOUNT, true));
         mounts
     }
-}
-
-/// The prefixes of the lab's pods. The limits of the whole machine stay, and so does the OOM score, which kubelet sets and a machine
-/// that is itself a container does not let anybody lower.
-fn for_the_lab(text: &str) -> String {
-    let lines = text.lines().map(|line| match line.split_once(": ") {
-        Some(("clusterCIDR", _)) => format!("clusterCIDR: {}\nconntrack:\n  maxPerCore: 0", POD_NETS.join(",")),
-        Some(("oomScoreAdj", _)) => "oomScoreAdj: 0".to_owned(),
-        _ => line.to_owned(),
-    });
-    lines.map(|line| line + "\n").collect()
 }
 
 /// The capabilities of a container, as the kernel names them. One with privilege has all that can be had on this machine.
@@ -217,12 +227,13 @@ pub struct Container {
 }
 
 impl Container {
-    /// Waits until the probes of the manifest succeed, asked as kubelet asks.
+    /// Waits until the probes of the manifest succeed, asked as kubelet asks; where it has none, until the program is ready.
     fn wait_until_ready(&self, rendered: &Rendered) {
-        for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
-            let path = rendered.container()[probe]["httpGet"]["path"].as_str().unwrap();
+        let probes = ["startupProbe", "readinessProbe", "livenessProbe"].into_iter();
+        let paths = probes.filter_map(|probe| rendered.container()[probe]["httpGet"]["path"].as_str());
+        for path in paths.chain(["/readyz"]) {
             let good = || self.get(HEALTH_PORT, path).is_some_and(|(status, _)| status == 200);
-            eventually(&format!("{probe} succeeds"), good);
+            eventually(&format!("{path} succeeds"), good);
         }
     }
 

@@ -64,7 +64,12 @@ pub struct Rendered {
 
 impl Rendered {
     pub fn new(overlay: &str) -> Self {
-        Self { objects: objects(&built(overlay)) }
+        Self::of(&built(overlay))
+    }
+
+    /// Objects from elsewhere, a DaemonSet among them.
+    pub fn of(text: &str) -> Self {
+        Self { objects: objects(text) }
     }
 
     pub fn get(&self, kind: &str, name: &str) -> &Value {
@@ -77,7 +82,8 @@ impl Rendered {
 
     /// `spec.template.spec` of the DaemonSet.
     pub fn pod(&self) -> &Value {
-        &self.get("DaemonSet", "fairlead")["spec"]["template"]["spec"]
+        let set = self.of_kind("DaemonSet").next().expect("there is a DaemonSet");
+        &set["spec"]["template"]["spec"]
     }
 
     /// The container that does the job.
@@ -94,14 +100,15 @@ impl Rendered {
     pub fn files(&self, volume: &str) -> BTreeMap<String, String> {
         let volumes = self.pod()["volumes"].as_array().unwrap();
         let volume = volumes.iter().find(|candidate| candidate["name"] == volume).unwrap();
-        let sources = volume["projected"]["sources"].as_array().unwrap();
-        let maps = sources.iter().map(|source| self.get("ConfigMap", source["configMap"]["name"].as_str().unwrap()));
+        let projected = volume["projected"]["sources"].as_array().cloned().unwrap_or_else(|| vec![volume.clone()]);
+        let names = projected.iter().filter_map(|source| source["configMap"]["name"].as_str());
+        let maps = names.map(|name| self.get("ConfigMap", name));
         let entries = maps.flat_map(|map| map["data"].as_object().unwrap());
         entries.map(|(name, text)| (name.clone(), text.as_str().unwrap().to_owned())).collect()
     }
 }
 
-/// The arguments of a container, with `$(NAME)` put in as kubelet does.
+/// The command, if there is one, and the arguments of a container, with `$(NAME)` put in as kubelet does.
 pub fn arguments(container: &Value, environment: &[(&str, &str)]) -> Vec<String> {
     let known = container["env"].as_array().unwrap();
     let put_in = |text: &str| {
@@ -112,8 +119,8 @@ pub fn arguments(container: &Value, environment: &[(&str, &str)]) -> Vec<String>
             text.replace(&format!("$({name})"), value)
         })
     };
-    let all: Vec<String> =
-        container["args"].as_array().unwrap().iter().map(|word| put_in(word.as_str().unwrap())).collect();
+    let words = ["command", "args"].into_iter().flat_map(|field| container[field].as_array().into_iter().flatten());
+    let all: Vec<String> = words.map(|word| put_in(word.as_str().unwrap())).collect();
     assert!(all.iter().all(|word| !word.contains("$(")), "{all:?}");
     all
 }
