@@ -12,9 +12,8 @@ const WHOLE: u64 = 1 << 31;
 
 /// The rule; `None` if it is none that fairlead writes.
 pub fn rule(ip: Ip, held: &xtables::Rule) -> Option<Rule> {
-    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     let protocol = match held.protocol {
-        Some(number) => Some(all.into_iter().find(|protocol| protocol.number() == number)?),
+        Some(number) => Some(Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)?),
         None => None,
     };
     let rule = Rule {

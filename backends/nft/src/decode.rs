@@ -52,8 +52,7 @@ fn fixed(family: Family, exprs: &[Expr<'_>]) -> Option<(Stmt, usize)> {
             (Stmt::SourceBlockIn { set: set.into() }, 3)
         }
         [Expr::MetaLoad { key: uapi::META_L4PROTO, .. }, Expr::Cmp { data: [number], .. }, ..] => {
-            let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-            (Stmt::L4Is(all.into_iter().find(|protocol| protocol.number() == *number)?), 2)
+            (Stmt::L4Is(Protocol::ALL.into_iter().find(|protocol| protocol.number() == *number)?), 2)
         }
         [Expr::MetaLoad { key: uapi::META_IIFNAME, .. }, Expr::Cmp { data, .. }, ..] => {
             let prefix = data.len() < uapi::IFNAMSIZ;

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_kernel::xtables::{Hook, Variant};
-use fairlead_plan::{Branch, Family, Followed, Packet, Plan, Verdict};
+use fairlead_plan::{Branch, Family, Followed, Packet, Plan, Protocol, Verdict};
 
 use crate::desired::{Chains, Desired};
 use crate::held::{self, HeldError};
-use crate::rules::{Chain, Rule, Table};
+use crate::rules::{Chain, Match, Rule, Table, host};
 use crate::structure;
 use walk::{End, Walker};
 
@@ -98,6 +98,21 @@ impl Tracer {
     #[must_use]
     pub fn is_there(&self, family: Family) -> bool {
         !self.rules[family as usize].chains.is_empty()
+    }
+
+    /// The ports that rules ask for at an address, without node ports.
+    #[must_use]
+    pub fn ports(&self, addr: IpAddr) -> BTreeSet<(Protocol, u16)> {
+        let here = |rule: &&Rule| rule.destination.is_some_and(|net| net.net == host(addr) && !net.negated);
+        let port = |rule: &Rule| {
+            let port = rule.matches.iter().find_map(|one| match one {
+                Match::Ports(first, last) if first == last => Some(*first),
+                _ => None,
+            });
+            rule.protocol.zip(port)
+        };
+        let chains = &self.rules[Family::of(addr) as usize].chains;
+        chains.values().flatten().filter(here).filter_map(port).collect()
     }
 
     /// What happens to a packet.

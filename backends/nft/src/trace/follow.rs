@@ -1,13 +1,16 @@
 //! A packet's way through the tables that the kernel holds.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use fairlead_kernel::nft::Nft;
-use fairlead_plan::{Branch, Family, Followed, Packet};
+use fairlead_plan::{Branch, Family, Followed, Origin, Packet, Protocol};
 
 use super::table::Table;
 use super::{End, Fault, Memory, Path, Tracer};
+use crate::element::Part;
 use crate::held::{self, Held, HeldError};
+use crate::layout::{Keyspace, NAMES};
 
 impl Tracer {
     /// Reads what the kernel holds in this network namespace, with the clients that it remembers. Where there is no table of
@@ -29,6 +32,28 @@ impl Tracer {
     #[must_use]
     pub fn is_there(&self, family: Family) -> bool {
         !self.tables[family as usize].chains.is_empty()
+    }
+
+    /// The ports that frontends have at an address, without node ports.
+    #[must_use]
+    pub fn ports(&self, addr: IpAddr) -> BTreeSet<(Protocol, u16)> {
+        let family = Family::of(addr);
+        let mut ports = BTreeSet::new();
+        for origin in Origin::ALL {
+            let Ok(contents) = self.tables[family as usize].contents(NAMES.from(Keyspace::Address, origin)) else {
+                continue;
+            };
+            for key in contents.keys() {
+                let [Part::Proto(number), Part::Addr(found), Part::Port(port)] =
+                    key.parts(family, contents.set.key)[..]
+                else {
+                    continue;
+                };
+                let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == number);
+                ports.extend(protocol.filter(|_| found == addr).map(|protocol| (protocol, port)));
+            }
+        }
+        ports
     }
 
     /// Where a packet goes, by which rules and elements, and how probably.

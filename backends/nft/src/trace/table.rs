@@ -150,6 +150,11 @@ impl Contents {
         self.exact.iter().find(|(_, other)| *other == datum).map(|(key, _)| *key)
     }
 
+    /// The keys, where they are not ranges.
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.exact.keys()
+    }
+
     /// What the elements map to.
     pub fn data(&self) -> impl Iterator<Item = &Datum> {
         self.exact.values()
