@@ -37,6 +37,10 @@
 //! of links, addresses, neighbours and routes from the kernel, and keeps the way to the pods of other nodes. It shares
 //! nothing with the service path but the source, so that neither waits for the other.
 //!
+//! [`explain`] follows one packet through what the kernel holds: each backend reads its tables back into the very types that its
+//! interpreter walks. What the plan says beside that is asked of the running program through [`local`], a socket in the file
+//! system, which answers from what the loop has told it.
+//!
 //! [`config`] turns flags, or the file of `--config`, into settings that are complete and valid; a file becomes the flags that mean
 //! the same. When it changes the program begins anew in the same process: a start keeps what is right in the kernel.
 //!
@@ -124,9 +128,11 @@
 
 pub mod config;
 pub mod conntrack;
+pub mod explain;
 pub mod flows;
 pub mod guard;
 pub mod health;
+pub mod local;
 pub mod loopback;
 pub mod metrics;
 pub mod modes;
@@ -138,6 +144,7 @@ pub mod reconcile;
 pub mod render;
 pub mod resolve;
 pub mod run;
+pub mod services;
 pub mod status;
 pub mod sysctls;
 pub mod watch;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use fairlead::config::{self, Command, EXIT_USAGE, LogFormat, LogSettings};
 use fairlead::overlay::{list, probe, trace};
-use fairlead::{render, run, status};
+use fairlead::{explain, render, run, services, status};
 use fairlead_kernel::process;
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +33,8 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         Command::OverlayList(settings) => list::list(&settings)?,
         Command::OverlayTrace(settings) => trace::trace(&settings)?,
         Command::Status(settings) => status::status(&settings)?,
+        Command::Services(settings) => services::services(&settings)?,
+        Command::Explain(settings) => explain::explain(&settings)?,
         Command::OverlayProbe(settings) => probe::probe(&settings)?,
         Command::Cleanup(settings) => {
             log(settings.log);

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::flows::Flows;
 use crate::health::{self, Health, WantedChecks, check_addresses};
+use crate::local::Facts;
 use crate::loopback::Loopback;
 use crate::metrics::{Cause, Metrics, Synced};
 use crate::object::{self, ObjectName};
@@ -23,6 +24,8 @@ use crate::world::{HealthCheck, Planned};
 pub struct Outward {
     /// Prometheus.
     pub metrics: Arc<Metrics>,
+    /// Commands on this node.
+    pub facts: Arc<Facts>,
     /// The health servers.
     pub health: Arc<Health>,
     /// The listeners of health-check node ports.
@@ -74,6 +77,7 @@ impl Outward {
     /// A plan was made.
     pub fn planned(&mut self, planned: Planned) {
         self.notes(planned.notes);
+        self.facts.planned(planned.plan.clone());
         let node = &planned.plan.node;
         if !Arc::ptr_eq(&self.answered.checks, &planned.health_checks)
             || self.answered.node_ports != node.node_port_addresses
@@ -90,6 +94,7 @@ impl Outward {
     /// A sync succeeded; `oldest` is when the oldest change arrived that it did not carry.
     pub fn synced(&self, synced: &Synced<'_>, plan: &Plan, counts: &Tally, oldest: Option<Instant>) {
         self.metrics.synced(synced);
+        self.facts.synced(synced.report, synced.took, synced.at);
         self.metrics.programmed(counts);
         if !self.health.verdict(Instant::now()).ready {
             info!("ready: the first sync is in the kernel");

@@ -257,6 +257,7 @@ impl Reconciler {
 
     fn failed(&mut self, error: SyncError) -> Result<(), SyncError> {
         self.outward.metrics.sync_failed(&error);
+        self.outward.facts.failed(&error.to_string());
         if let SyncError::Unsupported(_) = error {
             return Err(error);
         }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::config::{self, ApiSource, Command, Reload, Settings, UsageError};
 use crate::flows::Flows;
 use crate::health::{self, Health, WantedChecks};
+use crate::local::{self, Facts};
 use crate::loopback::Loopback;
 use crate::metrics::{Cause, Metrics};
 use crate::outward::{self, Outward};
@@ -60,6 +61,9 @@ pub async fn run(
     let (checks, wanted_checks) = watch::channel(WantedChecks::default());
     let mut failures = serve(&settings, &health, &metrics, &publisher, wanted_checks)?;
 
+    let facts = Arc::new(Facts::new(settings.mode.kube_proxy_name()));
+    // Held until the program ends: then nobody finds it any more.
+    let _local = answer_locally(&settings, &facts);
     let (doubt_sender, doubts) = mpsc::unbounded_channel();
     let backend = modes::backend(settings.mode, settings.sync_period, &settings.ipvs, &metrics, doubt_sender)?;
     let (outcome_sender, outcomes) = mpsc::unbounded_channel();
@@ -69,6 +73,7 @@ pub async fn run(
         flows: Flows::start(Arc::clone(&metrics)).context("starting the thread that removes stale flows")?,
         loopback: loopback.context("starting the thread that answers on loopback")?,
         metrics: Arc::clone(&metrics),
+        facts,
         health,
         checks,
         publisher,
@@ -89,6 +94,21 @@ pub async fn run(
         () = other_settings(changed, &metrics) => return Ok(Ended::Changed),
     }
     Ok(Ended::Stopped)
+}
+
+/// Answers those on this node who ask. Services do not depend on it, so a place where nothing can be made is a warning.
+fn answer_locally(settings: &Settings, facts: &Arc<Facts>) -> Option<fairlead_kernel::local::Local> {
+    let path = settings.socket.as_deref()?;
+    match local::serve(path, Arc::clone(facts)) {
+        Ok(local) => Some(local),
+        Err(error) => {
+            let path = path.display();
+            warn!(
+                "commands on this node cannot ask this program, since nothing answers at {path}: {error}; see --socket"
+            );
+            None
+        }
+    }
 }
 
 /// Ends when the settings are others.

@@ -1,15 +1,18 @@
 //! `fairlead status`: how the running program on this node does, in a few lines and an exit code.
 //!
-//! What only the program knows is asked of its HTTP servers; the ways to other nodes are read from the kernel and probed.
+//! What only the program knows is asked of its HTTP servers and its socket; the ways to other nodes are read from the kernel and
+//! probed, connection tracking is counted there.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
+use fairlead_kernel::sysctl;
 use serde::Serialize;
 
 use crate::config;
+use crate::local::{self, State};
 use crate::overlay::probe;
 
 /// How long the running program may take to answer; it answers at once if it lives.
@@ -20,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Status {
     /// How Services are programmed, by kube-proxy's name.
     pub mode: String,
+    /// What the program itself tells; `None` if nothing answers at its socket.
+    pub state: Option<State>,
+    /// Connections that the kernel tracks on this node, and how many it has room for; `None` if it tracks none.
+    pub conntrack: Option<(u64, u64)>,
     /// Each part of the program, and whether it is well.
     pub controllers: Vec<(&'static str, bool)>,
     /// How this node takes part in the overlay, by family; empty without an overlay.
@@ -45,6 +52,10 @@ pub struct Part {
     pub masquerade: bool,
 }
 
+/// More of the room for connections than this in use is a reason to look: the kernel drops what does not fit.
+const FULL: f64 = 0.9;
+const PERCENT: f64 = 100.0;
+
 /// Prints it.
 ///
 /// # Errors
@@ -58,6 +69,12 @@ pub fn status(settings: &config::Status) -> anyhow::Result<()> {
     }
     let ill = status.controllers.iter().filter(|(_, well)| !well).map(|(name, _)| *name);
     let mut wrong: Vec<String> = ill.map(|name| format!("{name} is not well")).collect();
+    if let Some(State { failing, .. }) = status.state.as_ref().filter(|state| state.failing > 0) {
+        wrong.push(format!("the kernel has refused the plan {failing} times in a row; see the last trouble"));
+    }
+    if status.conntrack.is_some_and(|conntrack| use_of(conntrack) > FULL) {
+        wrong.push("connection tracking is nearly full; raise --conntrack-max-per-core".to_owned());
+    }
     if status.peers.0 < status.peers.1 {
         let silent = status.peers.1 - status.peers.0;
         wrong.push(format!("{silent} ways to peers do not carry packets; see `fairlead overlay probe`"));
@@ -85,7 +102,18 @@ fn read(settings: &config::Status) -> anyhow::Result<Status> {
         let findings = probe::findings(&[], settings.timeout)?;
         peers = (findings.iter().filter(|finding| finding.is_well()).count(), findings.len());
     }
-    Ok(Status { mode: mode.trim().to_owned(), controllers, overlay, peers })
+    let state = local::state(settings.socket.as_deref())?;
+    let tracked = ["net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"].map(sysctl::read_number);
+    let conntrack = match tracked {
+        [Ok(count), Ok(most)] => Some((count, most)),
+        _ => None,
+    };
+    Ok(Status { mode: mode.trim().to_owned(), state, conntrack, controllers, overlay, peers })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share is for people")]
+fn use_of((count, most): (u64, u64)) -> f64 {
+    count as f64 / most.max(1) as f64
 }
 
 /// The first value of a metric.
@@ -116,6 +144,11 @@ fn text(status: &Status) -> String {
     let ill: Vec<&str> = status.controllers.iter().filter(|(_, well)| !well).map(|(name, _)| *name).collect();
     let ill = if ill.is_empty() { String::new() } else { format!(" (not: {})", ill.join(", ")) };
     let mut lines = vec![("mode", status.mode.clone())];
+    lines.extend(status.state.iter().flat_map(|state| told(state, SystemTime::now())));
+    lines.extend(status.conntrack.map(|conntrack| {
+        let (count, most) = conntrack;
+        ("conntrack", format!("{count} of {most} connections ({:.1} %)", use_of(conntrack) * PERCENT))
+    }));
     for Part { family, backend, interface, address, pods, masquerade } in &status.overlay {
         let masquerade = if *masquerade { "masqueraded outside of the cluster" } else { "never masqueraded" };
         lines.push(("overlay", format!("{family}: {backend} over {interface} {address}, pods {pods}, {masquerade}")));
@@ -124,7 +157,37 @@ fn text(status: &Status) -> String {
     if !status.overlay.is_empty() {
         lines.push(("peers", format!("{}/{} reachable", status.peers.0, status.peers.1)));
     }
+    let troubles = status.state.iter().flat_map(|state| &state.troubles);
+    lines.extend(
+        troubles.map(|trouble| ("trouble", format!("{}: {}", ago(trouble.at, SystemTime::now()), trouble.what))),
+    );
     lines.iter().map(|(name, text)| format!("{name:<12} {text}\n")).collect()
+}
+
+/// What the program tells, as lines.
+fn told(state: &State, now: SystemTime) -> Vec<(&'static str, String)> {
+    let waiting = match (state.failing, state.waiting) {
+        (0, false) => "nothing waits".to_owned(),
+        (0, true) => "a change waits".to_owned(),
+        (failing, _) => format!("a change waits, refused {failing} times"),
+    };
+    let synced = match state.synced {
+        Some(at) => format!("{}, took {:?}", ago(at, now), Duration::from_micros(state.took)),
+        None => "never".to_owned(),
+    };
+    let State { services, frontends, endpoints, rules, elements, .. } = state;
+    let sum = |both: &[u64; 2]| format!("{} ({} IPv4, {} IPv6)", both[0] + both[1], both[0], both[1]);
+    vec![
+        ("sync", format!("{synced}; {waiting}")),
+        ("services", format!("{services} service ports, {frontends} frontends, {endpoints} endpoints")),
+        ("kernel", format!("{} rules, {} elements", sum(rules), sum(elements))),
+    ]
+}
+
+/// How long ago a moment was that is told in seconds since 1970.
+fn ago(at: u64, now: SystemTime) -> String {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    format!("{:?} ago", Duration::from_secs(now.saturating_sub(at)))
 }
 
 /// Asks over HTTP/1.0: the answer ends with the connection.
@@ -160,16 +223,43 @@ fairlead_overlay_up 1
         assert_eq!(parts.len(), 1);
         let status = Status {
             mode: "nftables".to_owned(),
+            state: None,
+            conntrack: Some((25, 1000)),
             controllers: vec![("process", true), ("services", false)],
             overlay: parts,
             peers: (3, 4),
         };
         let wanted = "\
 mode         nftables
+conntrack    25 of 1000 connections (2.5 %)
 overlay      IPv4: vxlan over eth0 192.168.50.1, pods 10.244.1.0/24, masqueraded outside of the cluster
 controllers  1/2 healthy (not: services)
 peers        3/4 reachable
 ";
         assert_eq!(text(&status), wanted);
+    }
+
+    #[test]
+    fn what_the_program_tells_is_said_in_lines() {
+        let state = State {
+            mode: "nftables".to_owned(),
+            synced: Some(1_000),
+            took: 310,
+            waiting: true,
+            failing: 2,
+            services: 4,
+            frontends: 6,
+            endpoints: 9,
+            rules: [80, 81],
+            elements: [100, 200],
+            troubles: Vec::new(),
+        };
+        let lines = told(&state, SystemTime::UNIX_EPOCH + Duration::from_secs(1_065));
+        let wanted = [
+            ("sync", "65s ago, took 310µs; a change waits, refused 2 times"),
+            ("services", "4 service ports, 6 frontends, 9 endpoints"),
+            ("kernel", "161 (80 IPv4, 81 IPv6) rules, 300 (100 IPv4, 200 IPv6) elements"),
+        ];
+        assert_eq!(lines, wanted.map(|(name, text)| (name, text.to_owned())));
     }
 }

@@ -8,7 +8,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::accepted::{AcceptedFlags, FileFlags};
 use super::duration;
+use super::look::{ExplainFlags, ServicesFlags};
 use super::overlay::OverlayFlags;
+use crate::local::DEFAULT_SOCKET;
 
 const ABOUT: &str = "fairlead carries the traffic of Kubernetes Services on one node, in place of kube-proxy.";
 const EXAMPLES: &str = "\
@@ -21,6 +23,8 @@ Examples:
   fairlead overlay probe
   fairlead overlay trace 10.244.2.11
   fairlead status
+  fairlead services
+  fairlead explain 10.244.1.5 10.96.0.10:53/udp
   fairlead cleanup
 
 Flags have kube-proxy's names and defaults where they mean the same. Durations are written like 30s, 1m30s or 1h.";
@@ -47,8 +51,14 @@ pub(super) enum Subcommands {
     Cleanup(CleanupFlags),
     /// Print what this node would do with the objects in some files, without touching the kernel
     Render(Box<RenderFlags>),
-    /// Print how the fairlead of this node does: mode, sync, overlay, peers; exits with 1 if anything is wrong
+    /// Print how the fairlead of this node does: mode, sync, Services, rules, connection tracking, overlay, peers, last failures;
+    /// exits with 1 if anything is wrong
     Status(StatusFlags),
+    /// Print the Services that the fairlead of this node knows: frontends, policy, affinity, endpoints
+    Services(ServicesFlags),
+    /// Print the journey of one packet, read from the kernel: which rules and elements apply, which endpoints with which probability,
+    /// masquerade, connection tracking, route, tunnel; and what the plan says. Exits with 1 if the kernel differs from the plan
+    Explain(ExplainFlags),
     /// Look at the overlay of this node
     #[command(disable_help_subcommand = true, subcommand_required = true)]
     Overlay {
@@ -115,6 +125,9 @@ pub(super) struct StatusFlags {
     /// How long an answer of a peer may take
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
     pub(super) timeout: Duration,
+    /// The socket of the running fairlead; empty for none
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(super) socket: String,
 }
 
 #[derive(Debug, Args)]
@@ -293,6 +306,10 @@ pub(super) struct HttpFlags {
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
     pub(super) bind_address_hard_fail: bool,
+    /// Where `fairlead explain`, `services` and `status` find this program: a socket for the owner of the process alone; empty for
+    /// nowhere
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(super) socket: String,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod duration;
 mod file;
 mod flags;
 mod ipvs;
+mod look;
 mod net_conf;
 mod overlay;
 mod reload;
@@ -32,6 +33,7 @@ pub use file::{
 };
 pub use flags::{LogFormat, Part, RenderOutput};
 pub use ipvs::IpvsSettings;
+pub use look::{Explain, Services};
 pub use reload::{Reload, follow};
 pub use settings::{
     ApiSettings, ApiSource, Cleanup, LogSettings, Mode, OverlayList, OverlayProbe, OverlayTrace, Render, Settings,
@@ -62,6 +64,10 @@ pub enum Command {
     OverlayTrace(OverlayTrace),
     /// Show how the running program does.
     Status(Status),
+    /// Show the Services that the running program knows.
+    Services(Services),
+    /// Follow a packet through everything.
+    Explain(Explain),
     /// Print this text (help, version) to standard output and exit with 0.
     Print(String),
 }
@@ -114,7 +120,10 @@ where
             health: flags.healthz_address,
             metrics: flags.metrics_address,
             timeout: flags.timeout,
+            socket: look::path(&flags.socket),
         })),
+        Some(flags::Subcommands::Services(flags)) => Ok(Command::Services(look::services(flags))),
+        Some(flags::Subcommands::Explain(flags)) => Ok(Command::Explain(look::explain(flags))),
         Some(flags::Subcommands::Overlay { command }) => Ok(overlay_command(command)),
         Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host)?))),
     }
@@ -168,6 +177,7 @@ fn beside_a_file(line: flags::RunFlags) -> flags::RunFlags {
     flags.node.hostname_override = line.node.hostname_override;
     flags.overlay = line.overlay;
     flags.process.log = line.process.log;
+    flags.http.socket = line.http.socket;
     flags
 }
 

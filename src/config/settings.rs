@@ -47,6 +47,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// Whether the program stops if one of the two addresses is taken (`bindAddressHardFail`).
     pub bind_hard_fail: bool,
+    /// Where commands on this node ask (a path in the file system).
+    pub socket: Option<PathBuf>,
     /// Wanted value of `/proc/self/oom_score_adj`.
     pub oom_score_adj: i32,
     /// How logs are written.
@@ -195,7 +197,7 @@ pub struct OverlayTrace {
 }
 
 /// Settings of `fairlead status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// Whether JSON is printed.
     pub json: bool,
@@ -205,6 +207,8 @@ pub struct Status {
     pub metrics: SocketAddr,
     /// How long an answer of a peer may take.
     pub timeout: Duration,
+    /// Where it answers what it knows.
+    pub socket: Option<PathBuf>,
 }
 
 /// Settings of `fairlead render`.
@@ -254,6 +258,7 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
         healthz: address::healthz(&flags.http, &flags.accepted, bind_address)?,
         metrics: address::metrics(&flags.http, &flags.accepted, bind_address)?,
         bind_hard_fail: flags.http.bind_address_hard_fail,
+        socket: super::look::path(&flags.http.socket),
         oom_score_adj: oom,
         log: LogSettings::new(&flags.process.log),
         configuration: Configuration::default(),

@@ -148,6 +148,10 @@ impl Program {
         command.arg(format!("--hostname-override={name}")).arg(cidrs).args(flags);
         // The limits of the whole machine are none of a test's business.
         command.args(["--conntrack-max-per-core=0", "--oom-score-adj=0", "-v=2"]);
+        // All nodes of a lab share one file system, in which a test that asks has a path of its own.
+        if !flags.iter().any(|flag| flag.starts_with("--socket=")) {
+            command.arg("--socket=");
+        }
         command.env("NO_COLOR", "1").env_remove("RUST_LOG");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         Self::of(command, place, log)

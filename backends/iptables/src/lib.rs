@@ -10,17 +10,20 @@
 //!
 //! One service change: [`desired::Desired::step`] renders the old and the new service ([`render`]) and compares; the variant
 //! writes the chains that differ: [`legacy`] replaces a table as a whole, [`nft`] makes transactions of nf_tables. No program
-//! is started. [`Tracer`] follows a packet through the rules without a kernel.
+//! is started. [`Tracer`] follows a packet through the rules without a kernel, or through those that the
+//! kernel holds ([`Tracer::held`]).
 #![forbid(unsafe_code)]
 
 mod aside;
 mod backend;
 mod concern;
+mod decode;
 mod desired;
 mod dispatch;
 mod door;
 mod encode;
 mod figures;
+mod held;
 #[cfg(test)]
 mod lacking;
 #[cfg(test)]
@@ -46,6 +49,7 @@ pub use concern::concerns;
 pub use door::DoorError;
 pub use fairlead_kernel::xtables::Variant;
 pub use figures::{Figures, OfFamily, OfTable};
+pub use held::{HeldError, held_variant};
 pub use name::{chains_of, is_ours};
 pub use text::{family_text, text};
 pub use trace::{Fault, Tracer, trace};

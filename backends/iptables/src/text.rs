@@ -49,7 +49,7 @@ pub fn family_text(plan: &Plan, family: Family) -> String {
 }
 
 /// A rule as `iptables` takes it, without its chain.
-fn line(rule: &Rule, family: Family) -> String {
+pub fn line(rule: &Rule, family: Family) -> String {
     let mut words: Vec<String> = Vec::new();
     let not = |negated: bool| if negated { "! " } else { "" };
     let nets = [("-s", &rule.source), ("-d", &rule.destination)];

@@ -146,7 +146,7 @@ impl Held {
 }
 
 /// A virtual service as if it had been wanted. What its packets are, a mark tells of node ports alone.
-fn server(id: ServiceId, service: &Service, destinations: &[Destination], marks: Marks) -> Server {
+pub fn server(id: ServiceId, service: &Service, destinations: &[Destination], marks: Marks) -> Server {
     let protocol = match id {
         ServiceId::Address { protocol, .. } => self::protocol(protocol.number()),
         ServiceId::Fwmark { mark, .. } => marks.node_port_protocol(mark),

@@ -39,12 +39,14 @@ mod cleanup;
 mod doors;
 mod draining;
 mod error;
+mod follow;
 mod held;
 #[cfg(test)]
 mod law;
 mod layout;
 mod mark;
 mod numbers;
+mod parse;
 mod render;
 mod rules;
 #[cfg(test)]
@@ -60,6 +62,7 @@ mod watch;
 mod writes;
 
 pub use backend::IpvsBackend;
+pub use follow::{HeldError, is_here};
 pub use ipvs_rs::{Scheduler, Timeouts};
 pub use sentinel::Sentinel;
 pub use settings::Settings;

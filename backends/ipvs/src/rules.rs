@@ -154,7 +154,7 @@ impl Target {
 }
 
 /// The rules of a table as `iptables-save` printed them: chain and the rest of the line.
-fn held_rules(save: &str) -> impl Iterator<Item = (&str, &str)> {
+pub fn held_rules(save: &str) -> impl Iterator<Item = (&str, &str)> {
     save.lines().filter_map(|line| line.strip_prefix("-A ")?.split_once(' '))
 }
 

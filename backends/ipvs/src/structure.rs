@@ -31,6 +31,22 @@ const POSTROUTING: &str = "KUBE-IPVS-POSTROUTING";
 const FILTER: &str = "KUBE-IPVS-FILTER";
 const FORWARD: &str = "KUBE-IPVS-FORWARD";
 
+/// Every chain that there can be, with its table.
+pub const CHAINS: [(&str, &str); 12] = [
+    ("mangle", SERVICES),
+    ("mangle", SENT),
+    ("mangle", VIRTUAL),
+    ("mangle", NODE_PORT),
+    ("mangle", LEAVING),
+    ("mangle", ORIGIN),
+    ("mangle", from(Origin::Pod)),
+    ("mangle", from(Origin::Node)),
+    ("mangle", from(Origin::Outside)),
+    ("nat", POSTROUTING),
+    ("filter", FILTER),
+    ("filter", FORWARD),
+];
+
 /// The chains for one family.
 pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
     let marks = Marks::new(node.masquerade_mark);

@@ -1,10 +1,10 @@
-//! Follows a packet through rules, sets and virtual services without a kernel.
+//! Follows a packet through rules, sets and virtual services: those of a plan, without a kernel, or those that the kernel holds.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fairlead_kernel::ipset::SetEntry;
-use fairlead_plan::{Family, Packet, Plan, Verdict};
+use fairlead_plan::{Branch, Family, Followed, Packet, Plan, Protocol, Verdict};
 use ipnet::IpNet;
 use ipvs_rs::ServiceId;
 
@@ -21,15 +21,22 @@ const DEEPEST: usize = 16;
 /// The kernel would refuse this, or it could not mean anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Fault(String);
+pub struct Fault(pub(crate) String);
 
-/// What the kernel would hold for a plan.
+/// Entries with their marks.
+pub(crate) type Sets = HashMap<Set, HashMap<SetEntry, Option<u32>>>;
+
+/// A table, one of the kernel's own chains in it, and the chain of ours to which it leads.
+pub(crate) type Entrance = (&'static str, &'static str, &'static str);
+
+/// What the kernel holds, or would hold for a plan.
 #[derive(Debug)]
 pub struct Tracer {
-    marks: Marks,
-    chains: [Vec<Chain>; 2],
-    sets: [HashMap<Set, HashMap<SetEntry, Option<u32>>>; 2],
-    servers: HashMap<ServiceId, Server>,
+    pub(crate) marks: Marks,
+    pub(crate) chains: [Vec<Chain>; 2],
+    pub(crate) entrances: [Vec<Entrance>; 2],
+    pub(crate) sets: [Sets; 2],
+    pub(crate) servers: HashMap<ServiceId, Server>,
 }
 
 /// Where a packet is in its way.
@@ -37,6 +44,8 @@ struct Walk<'a> {
     packet: &'a Packet,
     family: Family,
     mark: u32,
+    /// The rules that applied, each followed by what was found for it.
+    steps: Vec<String>,
 }
 
 /// What a chain said.
@@ -54,9 +63,15 @@ impl Tracer {
     pub fn new(plan: &Plan, settings: &Settings) -> Self {
         let mut tables = Tables::new(settings.context(&plan.node));
         let wanted = tables.wanted(plan.services.iter().map(|service| &**service));
+        let chains = Family::BOTH.map(|family| structure::chains(family, &plan.node));
+        let entrances = Family::BOTH.map(|family| {
+            let all = chains[family as usize].iter();
+            all.flat_map(|chain| chain.hooks.iter().map(|hook| (chain.table, *hook, chain.name))).collect()
+        });
         let mut tracer = Self {
             marks: tables.context.marks,
-            chains: Family::BOTH.map(|family| structure::chains(family, &plan.node)),
+            chains,
+            entrances,
             sets: [HashMap::new(), HashMap::new()],
             servers: wanted.servers.iter().map(|(id, server)| (*id, server.clone())).collect(),
         };
@@ -74,18 +89,27 @@ impl Tracer {
     /// # Errors
     /// If the rules make no sense.
     pub fn trace(&self, packet: &Packet) -> Result<Verdict, Fault> {
+        self.follow(packet).map(|followed| followed.verdict)
+    }
+
+    /// Where the first packet of a connection goes, and by which rules, entries and virtual service. The endpoints of a virtual
+    /// service count as equally probable; to whom it sends whom is its scheduler's business.
+    ///
+    /// # Errors
+    /// If the rules make no sense.
+    pub fn follow(&self, packet: &Packet) -> Result<Followed, Fault> {
         let family = Family::of(packet.destination.ip());
-        let mut walk = Walk { packet, family, mark: 0 };
+        let mut walk = Walk { packet, family, mark: 0, steps: Vec::new() };
         let hook = if packet.interface.is_some() { "PREROUTING" } else { "OUTPUT" };
         match self.hook(&mut walk, "mangle", hook)? {
-            Said::Drop => return Ok(Verdict::Drop),
+            Said::Drop => return Ok(ended(walk, Verdict::Drop)),
             Said::Reject => return Err(Fault("the table mangle cannot refuse".to_owned())),
             Said::Nothing | Said::Accept => {}
         }
         let leads_here = walk.mark & self.marks.tag_mask() == self.marks.tag(Tag::Frontend).0;
         let seen_by_ipvs = leads_here || packet.destination_is_local || packet.interface.is_none();
         if let Some(server) = seen_by_ipvs.then(|| self.server(&walk)).flatten() {
-            return self.sent(&walk, server);
+            return self.sent(walk, server);
         }
         if leads_here {
             return Err(Fault(format!("{packet:?} is marked {:#x}, and no virtual service is there", walk.mark)));
@@ -95,11 +119,22 @@ impl Tracer {
             (true, true) => "INPUT",
             (true, false) => "FORWARD",
         };
-        Ok(match self.hook(&mut walk, "filter", hook)? {
+        let verdict = match self.hook(&mut walk, "filter", hook)? {
             Said::Reject => Verdict::Reject,
             Said::Drop => Verdict::Drop,
             Said::Nothing | Said::Accept => Verdict::Pass,
-        })
+        };
+        Ok(ended(walk, verdict))
+    }
+
+    /// The ports that frontends have at an address, without node ports.
+    #[must_use]
+    pub fn ports(&self, addr: IpAddr) -> BTreeSet<(Protocol, u16)> {
+        let sets = &self.sets[Family::of(addr) as usize];
+        let entries = Set::FRONTENDS.iter().filter_map(|set| sets.get(set)).flat_map(HashMap::keys);
+        let here = entries.filter(|entry| entry.ip == Some(addr));
+        let port = |entry: &SetEntry| Some((entry.protocol.and_then(crate::tables::protocol)?, entry.port?));
+        here.filter_map(port).collect()
     }
 
     /// By the whole mark, else by address.
@@ -110,27 +145,34 @@ impl Tracer {
         self.servers.get(&by_mark).or_else(|| self.servers.get(&by_address))
     }
 
-    fn sent(&self, walk: &Walk<'_>, server: &Server) -> Result<Verdict, Fault> {
+    fn sent(&self, mut walk: Walk<'_>, server: &Server) -> Result<Followed, Fault> {
         if server.protocol != walk.packet.protocol {
             return Err(Fault(format!("{:?} gets packets of {}", server.id, walk.packet.protocol)));
         }
         if server.endpoints.is_empty() {
             return Err(Fault(format!("{:?} has no endpoints, and what IPVS says of that is not heard", server.id)));
         }
-        let mut masqueraded = BTreeSet::new();
-        for endpoint in &server.endpoints {
-            let packet = Packet { destination: *endpoint, ..walk.packet.clone() };
-            let mut walk = Walk { packet: &packet, family: walk.family, mark: walk.mark };
-            // The packet goes through OUTPUT again, towards the endpoint.
-            self.hook(&mut walk, "mangle", "OUTPUT")?;
-            if walk.mark & !self.marks.masquerade != 0 {
-                return Err(Fault(format!("a packet to {endpoint} keeps the mark {:#x}", walk.mark)));
-            }
-            if self.masqueraded(&mut walk)? {
-                masqueraded.insert(*endpoint);
-            }
+        walk.steps.push(format!("ipvs: the virtual service {} chooses by {}", server.id, server.style.scheduler));
+        let branches = server.endpoints.iter().map(|endpoint| self.branch(&walk, *endpoint, server.endpoints.len()));
+        let branches = branches.collect::<Result<Vec<Branch>, Fault>>()?;
+        let hidden = branches.iter().filter(|branch| branch.masqueraded).filter_map(|branch| branch.endpoint);
+        let verdict = Verdict::Forward { endpoints: server.endpoints.clone(), masqueraded: hidden.collect() };
+        Ok(Followed { steps: walk.steps, branches, verdict })
+    }
+
+    /// The rest of the way to one of so many endpoints.
+    fn branch(&self, walk: &Walk<'_>, endpoint: SocketAddr, of: usize) -> Result<Branch, Fault> {
+        let packet = Packet { destination: endpoint, ..walk.packet.clone() };
+        let mut walk = Walk { packet: &packet, family: walk.family, mark: walk.mark, steps: Vec::new() };
+        // The packet goes through OUTPUT again, towards the endpoint.
+        self.hook(&mut walk, "mangle", "OUTPUT")?;
+        if walk.mark & !self.marks.masquerade != 0 {
+            return Err(Fault(format!("a packet to {endpoint} keeps the mark {:#x}", walk.mark)));
         }
-        Ok(Verdict::Forward { endpoints: server.endpoints.clone(), masqueraded })
+        let masqueraded = self.masqueraded(&mut walk)?;
+        #[expect(clippy::cast_precision_loss, reason = "a share is for people")]
+        let share = 1.0 / of as f64;
+        Ok(Branch { endpoint: Some(endpoint), share, masqueraded, steps: walk.steps })
     }
 
     fn masqueraded(&self, walk: &mut Walk<'_>) -> Result<bool, Fault> {
@@ -139,9 +181,9 @@ impl Tracer {
     }
 
     fn hook(&self, walk: &mut Walk<'_>, table: &str, hook: &str) -> Result<Said, Fault> {
-        let chains = &self.chains[walk.family as usize];
-        for chain in chains.iter().filter(|chain| chain.table == table && chain.hooks.contains(&hook)) {
-            let said = self.chain(walk, table, chain.name, 0)?;
+        let entrances = &self.entrances[walk.family as usize];
+        for (_, _, chain) in entrances.iter().filter(|(of, at, _)| *of == table && *at == hook) {
+            let said = self.chain(walk, table, chain, 0)?;
             if said != Said::Nothing {
                 return Ok(said);
             }
@@ -155,10 +197,12 @@ impl Tracer {
         }
         let chain = self.chains[walk.family as usize].iter().find(|chain| chain.table == table && chain.name == name);
         let chain = chain.ok_or_else(|| Fault(format!("there is no chain {name} in {table}")))?;
-        for Rule(matches, target) in &chain.rules {
+        for (rule, number) in chain.rules.iter().zip(1..) {
+            let Rule(matches, target) = rule;
             if !matches.iter().all(|one| self.holds(walk, one)) {
                 continue;
             }
+            walk.steps.push(format!("{table} {name} {number}:{}", rule.text(walk.family)));
             match target {
                 Target::Return => return Ok(Said::Nothing),
                 Target::Drop => return Ok(Said::Drop),
@@ -171,7 +215,12 @@ impl Tracer {
                 },
                 Target::Mark(value, mask) => walk.mark = (walk.mark & !mask) | value,
                 Target::Flip(bits) => walk.mark ^= bits,
-                Target::MapMark(set) => walk.mark = self.entry(walk, *set).flatten().unwrap_or(walk.mark),
+                Target::MapMark(set) => {
+                    if let Some(mark) = self.entry(walk, *set).flatten() {
+                        walk.mark = mark;
+                        walk.steps.push(format!("  {}: mark {mark:#x}", set.name(walk.family)));
+                    }
+                }
             }
         }
         Ok(Said::Nothing)
@@ -213,6 +262,12 @@ impl Tracer {
             }
         }
     }
+}
+
+/// A packet that no virtual service gets.
+fn ended(walk: Walk<'_>, verdict: Verdict) -> Followed {
+    let only = Branch { endpoint: None, share: 1.0, masqueraded: false, steps: Vec::new() };
+    Followed { steps: walk.steps, branches: vec![only], verdict }
 }
 
 fn in_net(held: &SetEntry, place: &SetEntry, source: IpAddr) -> bool {

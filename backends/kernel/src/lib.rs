@@ -12,7 +12,8 @@
 //!    kernel
 //! ```
 //!
-//! [`ipset`] stands beside [`nft`] and [`conntrack`], on the same netlink; [`ask`] beside all of it, on raw sockets.
+//! [`ipset`] stands beside [`nft`] and [`conntrack`], on the same netlink; [`ask`] beside all of it, on raw sockets;
+//! [`local`] makes the socket in the file system by which a program is asked.
 //!
 //! What it does not do: it knows no plan, no service and no Kubernetes; it decides nothing, keeps no state of what it
 //! wrote, starts no threads and logs nothing. Every call blocks its thread, a large transaction for a tenth of a
@@ -29,6 +30,7 @@ pub mod file;
 pub mod ipset;
 pub mod ipvs;
 pub mod link;
+pub mod local;
 mod module;
 pub mod netlink;
 pub mod netns;

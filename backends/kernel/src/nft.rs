@@ -11,6 +11,7 @@
 
 mod batch;
 mod describe;
+mod dissect;
 mod dump;
 mod error;
 mod expr;
@@ -21,6 +22,7 @@ mod spec;
 pub(crate) mod uapi;
 
 pub use batch::Batch;
+pub use dissect::Expr;
 pub use dump::{ChainInfo, DataRef, ElementInfo, Hook, RuleInfo, SetInfo, TableInfo};
 pub use error::NftError;
 pub use expr::Exprs;

@@ -15,7 +15,10 @@ mod error;
 mod extension;
 mod legacy;
 mod lock;
+mod meaning;
 mod memory;
+mod read;
+mod recent;
 mod variant;
 
 pub use blob::{Edit, EncodedChain, HeldChain, HeldRule, TableView};
@@ -24,6 +27,9 @@ pub use error::XtablesError;
 pub use extension::{ConntrackState, Extension, words};
 pub use legacy::{TableInfo, Xtables, set_index};
 pub use lock::{LOCK_FILE, Lock};
+pub use meaning::Meaning;
+pub use read::rule_of;
+pub use recent::remembered;
 pub use variant::{Variant, legacy_table_exists, used_here};
 
 use ipnet::IpNet;

@@ -289,3 +289,20 @@ fn somebody_elses_route_in_the_way_is_replaced() {
         }
     });
 }
+
+#[test]
+fn look_ups_tell_the_interface_and_the_source_in_both_families() {
+    in_namespace(|rtnl, eth0| {
+        for (near, far, ours) in
+            [("192.168.205.9", "203.0.113.1", "192.168.205.4"), ("fd00:205::9", "2001:db8::1", "fd00:205::4")]
+        {
+            let (near, far) = (addr(near), addr(far));
+            assert_eq!(rtnl.interface_towards(near).unwrap(), Some(eth0));
+            assert_eq!(rtnl.source_towards(near).unwrap(), Some(addr(ours)));
+            assert_eq!(rtnl.interface_towards(far).unwrap(), None, "no route leads there");
+            assert_eq!(rtnl.source_towards(far).unwrap(), None, "no route leads there");
+            ip(&format!("route add blackhole {far}"));
+            assert_eq!(rtnl.interface_towards(far).unwrap(), None, "packets leave by no interface");
+        }
+    });
+}

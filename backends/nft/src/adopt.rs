@@ -182,11 +182,12 @@ fn verdict_map(
 }
 
 /// `nft` itself begins a set of ranges with the mark "nothing is in here below the first range", which changes nothing.
-fn is_lower_bound(info: &ElementInfo<'_>) -> bool {
+pub fn is_lower_bound(info: &ElementInfo<'_>) -> bool {
     info.interval_end() && info.key.iter().all(|byte| *byte == 0)
 }
 
-fn from_kernel(set: &Name, info: &ElementInfo<'_>) -> Element {
+/// An element as it was read.
+pub fn from_kernel(set: &Name, info: &ElementInfo<'_>) -> Element {
     let datum = match info.data {
         None => Datum::None,
         Some(DataRef::Value(bytes)) => Datum::Bytes(Bytes::from_slice(bytes)),

@@ -10,7 +10,7 @@ use crate::element::{self, Bytes};
 use crate::rules::{Chain, Field, Kind, Rule, Set, Stmt, Value};
 
 /// Numbers of `linux/netfilter/nf_tables.h` and its neighbours.
-mod uapi {
+pub mod uapi {
     pub const REG_VERDICT: u32 = 0;
     pub const REG_1: u32 = 1;
     pub const REG_2: u32 = 2;
@@ -50,6 +50,8 @@ mod uapi {
     pub const SET_CONCAT: u32 = 0x80;
     pub const IFNAMSIZ: usize = 16;
 }
+/// nft's number for "a verdict".
+pub const VERDICT_TYPE: u32 = 0xffff_ff00;
 use uapi::{REG_1, REG_2, REG_VERDICT};
 
 /// How many clients one service with affinity remembers at most: what `nft` takes when nothing is said.
@@ -283,7 +285,8 @@ fn register(at: usize) -> u32 {
     if word.is_multiple_of(4) { REG_1 + word / 4 } else { uapi::REG32_00 + word }
 }
 
-const fn address(family: Family, field: Field) -> (u32, u32) {
+/// Where an address stands in the header, and how long it is.
+pub const fn address(family: Family, field: Field) -> (u32, u32) {
     match (family, field) {
         (Family::V4, Field::Saddr) => (12, 4),
         (Family::V4, _) => (16, 4),
@@ -328,7 +331,7 @@ pub fn set(family: Family, set: &Set) -> SetSpec<'_> {
         data: match &set.value {
             Value::None => None,
             Value::Data(kinds) => Some((type_number(family, kinds), length(kinds))),
-            Value::Verdict => Some((0xffff_ff00, 16)),
+            Value::Verdict => Some((VERDICT_TYPE, 16)),
         },
         flags,
         field_lens,
@@ -339,7 +342,7 @@ pub fn set(family: Family, set: &Set) -> SetSpec<'_> {
 }
 
 /// nft's number of a type; those of a concatenation stand side by side in six bits each.
-fn type_number(family: Family, kinds: &[Kind]) -> u32 {
+pub fn type_number(family: Family, kinds: &[Kind]) -> u32 {
     let one = |kind: &Kind| match (kind, family) {
         (Kind::Index, _) => 4,
         (Kind::Addr, Family::V4) => 7,

@@ -14,15 +14,18 @@
 //! ```
 //!
 //! One service change: [`diff::Tables::change`] renders the old and the new service ([`render`]), subtracts, and
-//! [`mod@write`] makes one netlink transaction of it. [`Tracer`] follows a packet through rules and elements without a kernel.
+//! [`mod@write`] makes one netlink transaction of it. [`Tracer`] follows a packet through rules and elements without a kernel,
+//! or through those that the kernel holds ([`Tracer::held`]).
 #![forbid(unsafe_code)]
 
 mod adopt;
 mod backend;
+mod decode;
 mod diff;
 mod element;
 mod encode;
 mod flat;
+mod held;
 mod json;
 #[cfg(test)]
 mod law;
@@ -43,6 +46,7 @@ mod whole;
 mod write;
 
 pub use backend::{NftBackend, remove_kube_proxy};
+pub use held::HeldError;
 pub use json::json;
 pub use layout::TABLE;
 pub use text::text;

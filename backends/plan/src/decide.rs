@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Action, Family, Frontend, FrontendAddr, Plan, Pool, Protocol, Service};
 
 /// The first packet of a connection, as this node sees it before any translation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
     /// Transport protocol.
     pub protocol: Protocol,
@@ -23,7 +23,7 @@ pub struct Packet {
 }
 
 /// What a plan says about a packet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// It goes to one of these.
     Forward {
@@ -59,7 +59,8 @@ impl Plan {
 
     /// The frontend that a packet is addressed to. An address that a service claims as such is stronger than a node
     /// port on the same address.
-    fn frontend_of(&self, packet: &Packet) -> Option<(&Service, &Frontend)> {
+    #[must_use]
+    pub fn frontend_of(&self, packet: &Packet) -> Option<(&Service, &Frontend)> {
         let to = packet.destination;
         let exact = FrontendAddr::Addr(to);
         let node_port = (packet.destination_is_local && self.node.has_node_ports(to.ip()))

@@ -13,6 +13,7 @@
 
 mod backend;
 mod decide;
+mod followed;
 mod key;
 mod node;
 mod service;
@@ -20,6 +21,7 @@ mod services;
 
 pub use backend::{Backend, FamilyCounts, Report, SyncError};
 pub use decide::{Packet, Verdict};
+pub use followed::{Branch, Followed};
 pub use key::{Family, Protocol, ServiceKey};
 pub use node::{LocalTraffic, Node};
 pub use service::{Action, Affinity, Endpoint, Frontend, FrontendAddr, Origin, Pool, Pools, Priority, Route, Service};

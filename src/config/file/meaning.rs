@@ -55,6 +55,7 @@ const BESIDE_A_FILE: &[&str] = &[
     "cleanup",
     "master",
     "hostname_override",
+    "socket",
     "logging_format",
     "verbosity",
     "manifests",

@@ -1,5 +1,6 @@
 //! What an operator meets: the files of kube-proxy's DaemonSet, the commands that show what is there, the manifests.
 
+mod ask;
 mod dashboards;
 pub mod deploy;
 mod drop_in;

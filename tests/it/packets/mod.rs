@@ -6,11 +6,15 @@
 //!
 //! SCTP is always decided and programmed; its packets need a kernel that has it, as the one of `cargo vm`.
 //!
+//! Whatever is sent is explained as well, from what the kernel holds ([`explain`]): the answer of `fairlead explain` must agree with
+//! what the packets met.
+//!
 //! What is not here: what the health and metrics servers answer over HTTP, which has tests of its own.
 
 mod affinity;
 mod cluster_ip;
 mod endpoints;
+mod explain;
 mod external;
 mod flows;
 mod node_port;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fairlead_lab::{CONNECTIONS, Feature, Kind, Lab, Options, Place, SILENCE, Seen, external_ip, probe_set};
 use fairlead_plan::{Family, Packet, Plan, Protocol, Verdict};
 
+use super::explain::{self, Explainer};
 use super::programs::Mode;
 use super::scenario::{Check, Expect, Scenario, Source, To, Untouched, endpoint_address, place_of};
 use super::stage::Stage;
@@ -49,26 +50,36 @@ pub fn run(scenario: &Scenario, stage: &mut Stage) -> Vec<String> {
 
 /// What carries packets.
 #[derive(Clone, Copy)]
-struct Ground {
-    mode: Mode,
+pub(super) struct Ground {
+    pub(super) mode: Mode,
     /// Between nodes.
-    tunnelled: bool,
+    pub(super) tunnelled: bool,
 }
 
 /// All checks at once, so that silence is waited for once.
 fn check_all(stage: &Stage, plan: &Plan, checks: &[Check], vip: Option<IpAddr>) -> Vec<String> {
     let (lab, family) = (&stage.lab, stage.family);
     let ground = Ground { mode: stage.mode, tunnelled: stage.has_tunnels() };
+    // As packets find it: they would leave traces behind.
+    let explainer = &Explainer::new(stage, plan);
     thread::scope(|scope| {
         let each = checks.iter().flat_map(|check| check.protocols.iter().map(move |protocol| (check, *protocol)));
         let threads: Vec<_> = each
             .map(|(check, protocol)| {
                 scope.spawn(move || {
                     let packet = packet(lab, family, check, protocol, vip);
+                    let explainer = explainer.as_ref().map_err(|error| format!("{error:#}"));
+                    let explained = explainer.and_then(|explainer| explainer.explain(&packet));
                     let decided = decided(lab, family, plan, check, &packet);
                     let can_send = protocol != Protocol::Sctp || sctp_is_here();
-                    let seen = can_send.then(|| observed(lab, ground, check, &packet)).flatten();
-                    [decided, seen].into_iter().flatten().map(|said| format!("{protocol} {check}: {said}")).collect()
+                    let seen = can_send.then(|| sent(lab, check, &packet));
+                    let observed = seen.as_ref().and_then(|seen| observed(lab, ground, check, &packet, seen));
+                    let explained = match explained {
+                        Ok(explained) => explain::disagrees(lab, ground, check, &explained, seen.as_ref()),
+                        Err(error) => Some(format!("it cannot be explained: {error}")),
+                    };
+                    let wrong = [decided, observed, explained].into_iter().flatten();
+                    wrong.map(|said| format!("{protocol} {check}: {said}")).collect()
                 })
             })
             .collect();
@@ -99,7 +110,7 @@ fn packet(lab: &Lab, family: Family, check: &Check, protocol: Protocol, vip: Opt
     }
 }
 
-fn is_address_of(place: &Place, addr: IpAddr) -> bool {
+pub(super) fn is_address_of(place: &Place, addr: IpAddr) -> bool {
     place.all_addresses().iter().any(|addresses| addresses.contains(addr))
 }
 
@@ -131,27 +142,41 @@ fn is_masqueraded(check: &Check, source: Source, endpoint: &str) -> bool {
     }
 }
 
-/// What is wrong with what packets meet.
-fn observed(lab: &Lab, Ground { mode, tunnelled }: Ground, check: &Check, packet: &Packet) -> Option<String> {
-    let family = Family::of(packet.source);
+/// How packets are sent.
+fn options(check: &Check, family: Family) -> Options {
     let reaches = matches!(check.expect, Expect::Reaches(..));
     // Where an answer is due, a slow machine is no reason to call it silence.
     let silent = matches!(check.expect, Expect::Silence | Expect::Ignored(Untouched::Silence));
     let patience = if silent { SILENCE } else { PATIENCE };
-    let options = Options {
+    Options {
         patience,
         bind: check.bind.map(|bind| bind.of(family)),
         payload: check.payload,
         connections: if reaches { CONNECTIONS } else { FEW_CONNECTIONS },
         at_once: if check.payload > ONE_FRAME { 2 } else { CONNECTIONS },
         ..Options::default()
-    };
-    let seen = probe_set(lab.place(check.from), packet.protocol, packet.destination, &options);
-    let all = options.connections;
+    }
+}
+
+/// What packets meet.
+fn sent(lab: &Lab, check: &Check, packet: &Packet) -> Seen {
+    let options = options(check, Family::of(packet.source));
+    probe_set(lab.place(check.from), packet.protocol, packet.destination, &options)
+}
+
+/// What is wrong with what packets meet.
+fn observed(
+    lab: &Lab,
+    Ground { mode, tunnelled }: Ground,
+    check: &Check,
+    packet: &Packet,
+    seen: &Seen,
+) -> Option<String> {
+    let all = options(check, Family::of(packet.source)).connections;
     let is_node_port = matches!(check.to, To::Place(..));
     let right = match &check.expect {
         Expect::Reaches(..) if packet.protocol == Protocol::Sctp && is_node_port && !mode.has_sctp_node_ports() => {
-            seen == Seen { refused: all, ..Seen::default() }
+            *seen == Seen { refused: all, ..Seen::default() }
         }
         Expect::Reaches(names, source) => {
             let others = seen.refused + seen.silence + seen.failed.len();
@@ -170,15 +195,15 @@ fn observed(lab: &Lab, Ground { mode, tunnelled }: Ground, check: &Check, packet
                 })
         }
         // An ICMP message is all that rejects SCTP, and its sockets go on regardless.
-        Expect::Refused if packet.protocol == Protocol::Sctp => seen == Seen { silence: all, ..Seen::default() },
-        Expect::Refused | Expect::Ignored(Untouched::Refused) => seen == Seen { refused: all, ..Seen::default() },
-        Expect::Silence | Expect::Ignored(Untouched::Silence) => seen == Seen { silence: all, ..Seen::default() },
+        Expect::Refused if packet.protocol == Protocol::Sctp => *seen == Seen { silence: all, ..Seen::default() },
+        Expect::Refused | Expect::Ignored(Untouched::Refused) => *seen == Seen { refused: all, ..Seen::default() },
+        Expect::Silence | Expect::Ignored(Untouched::Silence) => *seen == Seen { silence: all, ..Seen::default() },
     };
     (!right).then(|| format!("the packets met {seen:?}"))
 }
 
 /// Whether this is the source that masquerade gives: the address of node `a` on the link that leads to the endpoint.
-fn is_masquerade(lab: &Lab, tunnelled: bool, client: IpAddr, endpoint: &str, saw: IpAddr) -> bool {
+pub(super) fn is_masquerade(lab: &Lab, tunnelled: bool, client: IpAddr, endpoint: &str, saw: IpAddr) -> bool {
     let (node, family) = (lab.node("a"), Family::of(saw));
     let Kind::Node { gateway, .. } = node.kind() else { return false };
     match lab.place(place_of(endpoint)).kind() {
@@ -192,7 +217,7 @@ fn is_masquerade(lab: &Lab, tunnelled: bool, client: IpAddr, endpoint: &str, saw
 }
 
 /// Whether a pod of node `a` reaches another node itself, which is outside of the tunnels.
-fn from_pod_to_other_node(lab: &Lab, check: &Check, endpoint: &str) -> bool {
+pub(super) fn from_pod_to_other_node(lab: &Lab, check: &Check, endpoint: &str) -> bool {
     let to = lab.place(place_of(endpoint)).kind();
     matches!(lab.place(check.from).kind(), Kind::Pod { .. }) && matches!(to, Kind::Node { number: 2.., .. })
 }

@@ -86,6 +86,19 @@ impl RouteFilter {
     }
 }
 
+/// The interface that the answer to a look-up names, if packets leave by it. In IPv6 it says a source too where the kernel has
+/// subtrees, and so is no plain route; and a link whose carrier is not heard of yet carries packets all the same.
+pub(super) fn interface(message: &Received<'_>) -> Option<u32> {
+    let header: &[u8; ROUTE_HEADER] = message.payload.first_chunk()?;
+    let index = attributes(message.payload.get(ROUTE_HEADER..)?).get(RTA_OIF).and_then(read_u32);
+    index.filter(|_| header[7] == RTN_UNICAST)
+}
+
+/// The source that the answer to a look-up suggests.
+pub(super) fn source(message: &Received<'_>) -> Option<IpAddr> {
+    attributes(message.payload.get(ROUTE_HEADER..)?).get(RTA_PREFSRC).and_then(read_ip)
+}
+
 impl Route {
     pub(super) fn read(message: &Received<'_>) -> Option<Self> {
         let header: &[u8; ROUTE_HEADER] = message.payload.first_chunk()?;

@@ -260,10 +260,7 @@ impl Rtnl {
     /// # Errors
     /// If the kernel cannot be asked.
     pub fn interface_towards(&mut self, addr: IpAddr) -> Result<Option<u32>, RtnlError> {
-        Ok(match self.look_up(addr, false)? {
-            Some(Route { hop: super::NextHop::Unicast { index, .. }, .. }) => Some(index),
-            _ => None,
-        })
+        self.ask_for(addr, false, fib::interface)
     }
 
     /// The entry of the routing tables that a packet to this address meets first, if any.
@@ -274,13 +271,30 @@ impl Rtnl {
         self.look_up(addr, true)
     }
 
+    /// The address that a packet of this node's own to an address gets as its source; `None` if no route leads there.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn source_towards(&mut self, addr: IpAddr) -> Result<Option<IpAddr>, RtnlError> {
+        self.ask_for(addr, false, fib::source)
+    }
+
     fn look_up(&mut self, addr: IpAddr, entry: bool) -> Result<Option<Route>, RtnlError> {
+        self.ask_for(addr, entry, Route::read)
+    }
+
+    fn ask_for<T>(
+        &mut self,
+        addr: IpAddr,
+        entry: bool,
+        read: impl Fn(&Received<'_>) -> Option<T>,
+    ) -> Result<Option<T>, RtnlError> {
         const WHAT: &str = "look up a route";
         self.seq = self.seq.wrapping_add(1);
         let request = fib::lookup(addr, entry, self.seq).finish()?;
         self.socket.send(&request).map_err(failed(WHAT))?;
         let mut found = None;
-        let result = self.socket.answer(self.seq, &mut self.buffer, |message| found = Route::read(message));
+        let result = self.socket.answer(self.seq, &mut self.buffer, |message| found = read(message));
         match result {
             Ok(_) => Ok(found),
             Err(Broken::Refused(_)) => Ok(None),

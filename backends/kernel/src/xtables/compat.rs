@@ -7,8 +7,8 @@ use crate::nft::Exprs;
 
 const REG: u32 = 1;
 const NETWORK: u32 = 1;
-const META_IIFNAME: u32 = 6;
-const META_L4PROTO: u32 = 16;
+pub(super) const META_IIFNAME: u32 = 6;
+pub(super) const META_L4PROTO: u32 = 16;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 const ACCEPT: i32 = 1;
@@ -47,6 +47,17 @@ pub fn expressions(ip: Ip, rule: &Rule) -> Exprs {
         Target::Extension(target) => exprs.xt_target(target.name, target.revision, &target.data),
     };
     exprs
+}
+
+/// What a verdict means; `None` if no rule here has it.
+pub(super) fn target(code: i32, chain: Option<&str>) -> Option<Target> {
+    Some(match (code, chain) {
+        (JUMP, Some(chain)) => Target::Jump(chain.to_owned()),
+        (RETURN, None) => Target::Return,
+        (ACCEPT, None) => Target::Accept,
+        (DROP, None) => Target::Drop,
+        _ => return None,
+    })
 }
 
 fn compare(negated: bool) -> u32 {

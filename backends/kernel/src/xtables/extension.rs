@@ -40,6 +40,10 @@ impl ConntrackState {
     pub const NEW: Self = Self(1 << 3);
     /// A connection whose destination is translated.
     pub const DNAT: Self = Self(1 << 7);
+
+    pub(super) const fn of(bits: u16) -> Self {
+        Self(bits)
+    }
 }
 
 impl std::ops::BitOr for ConntrackState {

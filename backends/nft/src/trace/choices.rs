@@ -19,6 +19,16 @@ impl Choices {
         self.drawn[self.next - 1].0
     }
 
+    /// Whether this run has drawn something that could have come out otherwise.
+    pub fn has_drawn(&self) -> bool {
+        self.drawn[..self.next].iter().any(|(_, modulus)| *modulus > 1)
+    }
+
+    /// One run in so many goes as this one did.
+    pub fn one_in(&self) -> u64 {
+        self.drawn.iter().fold(1, |product: u64, (_, modulus)| product.saturating_mul(u64::from(*modulus)))
+    }
+
     /// Makes the next run another one; `false` after the last.
     pub fn advance(&mut self) -> bool {
         self.next = 0;

@@ -51,6 +51,8 @@ pub struct Machine<'a> {
     pub(super) priority: u32,
     /// Steps, if they are wanted.
     pub(super) steps: Option<Vec<String>>,
+    /// How many of them came before the first random number.
+    certain: usize,
     /// Elements found for the rule under way.
     pub(super) found: Vec<String>,
 }
@@ -75,6 +77,7 @@ impl<'a> Machine<'a> {
             mark: 0,
             priority: 0,
             steps: record.then(Vec::new),
+            certain: 0,
             found: Vec::new(),
         }
     }
@@ -96,7 +99,8 @@ impl<'a> Machine<'a> {
                 Stop::Accept => End::Pass,
             },
         };
-        Ok(Path { steps: self.steps.unwrap_or_default(), end, mark: self.mark, priority: self.priority })
+        let (mark, priority, one_in) = (self.mark, self.priority, self.choices.one_in());
+        Ok(Path { steps: self.steps.unwrap_or_default(), end, mark, priority, one_in, certain: self.certain })
     }
 
     /// A sentence about the table.
@@ -153,6 +157,9 @@ impl<'a> Machine<'a> {
             let words: Vec<String> = rule.iter().map(|stmt| text::stmt(self.table.family, stmt)).collect();
             steps.push(format!("{} {}: {}", chain.name, number + 1, words.join(" ")));
             steps.append(&mut self.found);
+            if !self.choices.has_drawn() {
+                self.certain = steps.len();
+            }
         }
         Ok(flow)
     }

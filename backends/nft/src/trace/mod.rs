@@ -11,6 +11,7 @@
 
 mod check;
 mod choices;
+mod follow;
 mod machine;
 mod statement;
 mod table;
@@ -24,6 +25,8 @@ use crate::element::Bytes;
 use crate::layout::number;
 use crate::rules::{Datum, Name};
 use crate::sticky;
+pub(crate) use statement::number as number_of;
+
 use choices::Choices;
 use machine::Machine;
 use table::Table;
@@ -32,7 +35,7 @@ use table::Table;
 /// sentence, for people; there is nothing that a caller could do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Fault(String);
+pub struct Fault(pub(crate) String);
 
 /// How one way through the table ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +66,14 @@ pub struct Path {
     pub mark: u32,
     /// The `meta priority` that it leaves with; it came with 0.
     pub priority: u32,
+    /// One packet in so many takes it.
+    pub one_in: u64,
+    /// How many of the steps come before the first random number.
+    pub certain: usize,
 }
 
 /// Clients remembered by services with affinity: map and source address to the number of an endpoint.
-type Memory = BTreeMap<(Name, Bytes), u32>;
+pub(crate) type Memory = BTreeMap<(Name, Bytes), u32>;
 
 /// The tables of both families, ready to answer for many packets.
 #[derive(Debug)]

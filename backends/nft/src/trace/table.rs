@@ -40,14 +40,18 @@ impl Table {
     /// What a plan becomes in one family.
     pub fn new(family: Family, plan: &Plan) -> Result<Self, Fault> {
         let (whole, elements) = Whole::with_elements(family, plan);
+        Self::of(family, whole.sets, whole.chains, &elements)
+    }
+
+    /// A table of these. Elements come sorted.
+    pub fn of(family: Family, sets: Vec<Set>, mut chains: Vec<Chain>, elements: &[Element]) -> Result<Self, Fault> {
         let mut table = Self { family, chains: BTreeMap::new(), sets: BTreeMap::new(), hooks: BTreeMap::new() };
-        for set in whole.sets {
+        for set in sets {
             let name = Name::clone(&set.name);
             if table.sets.insert(Name::clone(&name), Contents::new(family, set)).is_some() {
                 return Err(table.fault(&format!("the set {name} is declared twice")));
             }
         }
-        let mut chains = whole.chains;
         chains.sort_by_key(|chain| chain.hook.map(|hook| hook.priority));
         for chain in chains {
             let name = Name::clone(&chain.name);
@@ -58,7 +62,7 @@ impl Table {
                 return Err(table.fault(&format!("there are two chains {name}")));
             }
         }
-        for element in &elements {
+        for element in elements {
             let Some(contents) = table.sets.get_mut(&element.set) else {
                 return Err(table.fault(&format!("an element is for the set {}, which is not declared", element.set)));
             };
@@ -144,6 +148,11 @@ impl Contents {
     /// The first key that leads there.
     pub fn key_of(&self, datum: &Datum) -> Option<Bytes> {
         self.exact.iter().find(|(_, other)| *other == datum).map(|(key, _)| *key)
+    }
+
+    /// The keys, where they are not ranges.
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.exact.keys()
     }
 
     /// What the elements map to.

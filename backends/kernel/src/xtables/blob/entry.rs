@@ -31,7 +31,7 @@ const ERROR: &str = "ERROR";
 const INTERFACE: usize = 16;
 /// `XT_CONTINUE` and the like are negative; `-NF_ACCEPT - 1`.
 pub const ACCEPT: i32 = -2;
-const DROP: i32 = -1;
+pub const DROP: i32 = -1;
 /// `XT_RETURN`
 pub const RETURN: i32 = -5;
 const INVERT_INTERFACE: u8 = 0x01;
@@ -46,6 +46,15 @@ pub struct Entry<'a> {
     ip: Ip,
     at: usize,
     bytes: &'a [u8],
+}
+
+/// What a header asks.
+#[derive(Debug)]
+pub struct Header {
+    pub source: Option<Net>,
+    pub destination: Option<Net>,
+    pub interface: Option<Interface>,
+    pub protocol: Option<u8>,
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<usize> {
@@ -88,7 +97,8 @@ impl<'a> Entry<'a> {
         self.target_name().is_empty().then(|| self.target_at() + EXTENSION_HEADER)
     }
 
-    fn verdict(&self) -> Option<i32> {
+    /// What its standard target says: an offset, or a negative verdict.
+    pub fn verdict(&self) -> Option<i32> {
         let at = self.verdict_at()?;
         self.bytes.get(at..)?.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
     }
@@ -129,6 +139,53 @@ impl<'a> Entry<'a> {
             at += size;
         }
         all
+    }
+
+    /// Its matches (`false`) and its target (`true`) with name, revision and data.
+    pub fn parts(&self) -> Vec<(bool, &'a str, u8, &'a [u8])> {
+        let mut all = Vec::new();
+        let mut at = shape(self.ip).header;
+        while let Some(bytes) = self.bytes.get(at..).filter(|bytes| bytes.len() >= EXTENSION_HEADER) {
+            let size = u16_at(bytes, 0).unwrap_or_default();
+            let name = bytes[2..2 + NAME].split(|byte| *byte == 0).next().unwrap_or_default();
+            let target = at >= self.target_at();
+            let Some(data) = bytes.get(EXTENSION_HEADER..size) else { break };
+            all.push((target, std::str::from_utf8(name).unwrap_or("?"), bytes[2 + NAME], data));
+            if target {
+                break;
+            }
+            at += size;
+        }
+        all
+    }
+
+    /// What its header asks about a packet, as far as rules of ours ask.
+    pub fn header(&self) -> Header {
+        let (shape, width) = (shape(self.ip), if self.ip == Ip::V4 { 4 } else { 16 });
+        let part = |number: usize| self.bytes.get(number * width..(number + 1) * width).unwrap_or_default();
+        let inverted = self.bytes.get(shape.flags + 1).copied().unwrap_or_default();
+        let net = |addr: usize, bit: u8| {
+            let (addr, mask) = (part(addr), part(addr + 2));
+            let asked = mask.iter().any(|byte| *byte != 0) || inverted & bit != 0;
+            let net = asked.then(|| super::super::read::net(self.ip, addr, mask)).flatten()?;
+            Some(Net { net, negated: inverted & bit != 0 })
+        };
+        let name = self.bytes.get(4 * width..4 * width + INTERFACE).unwrap_or_default();
+        let mask = self.bytes.get(4 * width + 2 * INTERFACE..).unwrap_or_default();
+        let counted = mask.iter().take(INTERFACE).take_while(|byte| **byte != 0).count();
+        let called = name.split(|byte| *byte == 0).next().and_then(|name| std::str::from_utf8(name).ok());
+        let interface = called.filter(|_| counted > 0).map(|called| Interface {
+            name: called.to_owned(),
+            prefix: counted <= called.len(),
+            negated: inverted & INVERT_INTERFACE != 0,
+        });
+        let protocol = u16_at(self.bytes, shape.proto).and_then(|number| u8::try_from(number).ok());
+        Header {
+            source: net(0, INVERT_SOURCE),
+            destination: net(1, INVERT_DESTINATION),
+            interface,
+            protocol: protocol.filter(|number| *number != 0),
+        }
     }
 
     /// How many packets it has matched.

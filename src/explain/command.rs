@@ -1,0 +1,82 @@
+//! The command itself: asks once, or again and again.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::bail;
+use fairlead_plan::{Packet, Protocol};
+
+use super::{Explanation, From, Kernel, Style, To, packet, text};
+use crate::config;
+use crate::local;
+
+/// Between two looks with `--watch`.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// Explains a packet, or with `--watch` every change of the explanation until it is stopped.
+///
+/// # Errors
+/// If the kernel cannot be read; and, after printing, if the kernel differs from the plan.
+pub fn explain(settings: &config::Explain) -> anyhow::Result<()> {
+    let mut shown = None;
+    loop {
+        let found = all(settings)?;
+        if shown.as_ref() != Some(&found) {
+            print(settings, &found, shown.is_some())?;
+        }
+        if !settings.watch {
+            return match found.iter().filter(|explanation| explanation.difference.is_some()).count() {
+                0 => Ok(()),
+                _ => bail!("the kernel does not do what the plan says; see above"),
+            };
+        }
+        shown = Some(found);
+        thread::sleep(GLANCE);
+    }
+}
+
+/// One explanation, or one for each port that Services have at the address.
+fn all(settings: &config::Explain) -> anyhow::Result<Vec<Explanation>> {
+    let kernel = Kernel::read()?;
+    let packets = packets(settings.from, &settings.to, settings.interface.as_deref(), &kernel)?;
+    let explain = |packet: &Packet| {
+        let plan = local::decision(settings.socket.as_deref(), packet)?;
+        Explanation::of(&kernel, packet, plan)
+    };
+    packets.iter().map(explain).collect()
+}
+
+fn packets(from: From, to: &To, interface: Option<&str>, kernel: &Kernel) -> anyhow::Result<Vec<Packet>> {
+    let ports = kernel.ports(to.addr);
+    let mut wanted: Vec<(Protocol, u16)> = match (to.port, to.protocol) {
+        (Some(port), Some(protocol)) => vec![(protocol, port)],
+        // TCP, unless the port is there for others alone.
+        (Some(port), None) => match ports.iter().filter(|(_, other)| *other == port).min() {
+            Some(found) => vec![*found],
+            None => vec![(Protocol::Tcp, port)],
+        },
+        (None, _) => ports.into_iter().collect(),
+    };
+    if wanted.is_empty() {
+        // Of an address without Services only the way counts, which no port changes.
+        wanted.push((Protocol::Tcp, 0));
+    }
+    let one = |(protocol, port)| packet(from, interface, SocketAddr::new(to.addr, port), protocol);
+    wanted.into_iter().map(one).collect()
+}
+
+fn print(settings: &config::Explain, found: &[Explanation], again: bool) -> anyhow::Result<()> {
+    if settings.json {
+        // A list in one line while it is watched, for programs that read lines.
+        let list = if settings.watch { serde_json::to_string(found)? } else { serde_json::to_string_pretty(found)? };
+        println!("{list}");
+        return Ok(());
+    }
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let pages: Vec<String> = found.iter().map(|one| text(one, Style::new(colours))).collect();
+    let rule = if again { "\n" } else { "" };
+    print!("{rule}{}", pages.join("\n"));
+    Ok(())
+}
