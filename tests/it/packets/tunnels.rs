@@ -32,7 +32,10 @@ pub const NOT_REMOTE: [(&str, &str); 4] = [
 
 /// The MTU of pods in a cluster whose outer packets are of 1,500 bytes, in either family.
 const POD_MTU: u32 = 1430;
-/// The Service by which it is seen that the program has carried out what it was given; ClusterIPs from here on.
+/// The Service by which it is seen that the program has carried out what it was given. Files are taken in by name, so it is the
+/// last one.
+const MARKER: &str = "zz-marker";
+/// Its ClusterIPs, from here on.
 const MARKERS: u8 = 150;
 const MARKER_PORT: u16 = 999;
 const GLANCE: Duration = Duration::from_millis(300);
@@ -102,9 +105,9 @@ impl Tunnels {
         self.rounds = (self.rounds + 1) % 50;
         let manifests: Vec<Value> = manifests.iter().map(|manifest| annotated(lab, manifest)).collect();
         let host = MARKERS + self.rounds;
-        let service = Service::new("marker").cluster_ip(host).port(Port::tcp(MARKER_PORT).named("m"));
+        let service = Service::new(MARKER).cluster_ip(host).port(Port::tcp(MARKER_PORT).named("m"));
         let mut marker = vec![service.manifest(lab, &[self.family])];
-        marker.extend(Slice::of("marker").tcp("m", PORTS[0]).ready(&["b2"]).manifests(lab, &[self.family]));
+        marker.extend(Slice::of(MARKER).tcp("m", PORTS[0]).ready(&["b2"]).manifests(lab, &[self.family]));
         write(&self.services, &[manifests.clone(), marker].concat());
         write(&self.nodes, &manifests.iter().filter(|one| one["kind"] == "Node").cloned().collect::<Vec<_>>());
         let launch = |node: &str, directory: &Directory, flags: &[String]| {
