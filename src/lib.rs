@@ -75,6 +75,8 @@
 //!   loads an IPv6 rule that updates a map with a key longer than 16 bytes, so a shared map keyed by client and frontend
 //!   would make our own listing unloadable. In return all frontends of a service share one memory, as in kube-proxy, and an
 //!   endpoint that is gone is forgotten by the kernel itself on the client's next connection.
+//! - *Chains around the overlay are called `FAIRLEAD-`*, not as flannel calls its own: where fairlead leaves the overlay to a
+//!   flanneld on the same node, its start and its cleanup could not tell whose they are.
 //! - *Maps have no size.* A fixed size halves the time of a bulk load but is a hard limit that can only be changed by rebuilding
 //!   the map under traffic; growth without a limit is worth 0.1 s at a cold start with 100,000 endpoints.
 //! - *Small changes are written by the loop itself*, not by the programmer's thread: to wake a thread took 15 to 110 of the 300

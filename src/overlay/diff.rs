@@ -1,6 +1,6 @@
 //! What must be written so that the kernel holds what it should: the wanted minus the observed, in order. Pure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use fairlead_kernel::route::{Encap, Forwarding, Link, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN, Write};
 use fairlead_plan::Family;
@@ -100,7 +100,8 @@ pub struct Drift {
 #[must_use]
 pub fn drift(peers: &Peers, fallbacks: &[Route], observed: &Observed, indices: &Indices) -> Drift {
     let tunnels: BTreeMap<u32, Tunnel> = indices.iter().map(|(tunnel, index)| (*index, *tunnel)).collect();
-    let mut right = HashSet::new();
+    let found = observed.routes.len() + observed.forwarding.len() + observed.neighbours.len();
+    let mut right = Vec::with_capacity(found);
     let mut drift = Drift::default();
     let absent = fallbacks.iter().filter(|route| !observed.routes.contains(route));
     drift.fallbacks = absent.map(|route| Write::SetRoute(*route)).collect();
@@ -108,7 +109,7 @@ pub fn drift(peers: &Peers, fallbacks: &[Route], observed: &Observed, indices: &
         let key = Key::Route(route.destination);
         let wanted = peers.get(&key).and_then(|(value, _)| rendered(key, value, indices));
         if wanted == Some(Write::SetRoute(*route)) {
-            right.insert(key);
+            right.push(key);
         } else if is_ours(route, &tunnels) && !(wanted.is_some() && route.metric == metric(key)) {
             drift.extra.push(Write::DeleteRoute(*route));
         }
@@ -117,7 +118,7 @@ pub fn drift(peers: &Peers, fallbacks: &[Route], observed: &Observed, indices: &
         let Some(tunnel) = tunnels.get(&entry.index) else { continue };
         let key = Key::Forwarding(*tunnel, entry.mac);
         match peers.get(&key) {
-            Some((Value::End(end), _)) if agrees(entry, end) => _ = right.insert(key),
+            Some((Value::End(end), _)) if agrees(entry, end) => right.push(key),
             Some(_) => {}
             None if observed.learning && !entry.permanent => {}
             None => drift.extra.push(Write::DeleteForwarding(entry.index, entry.mac)),
@@ -127,14 +128,24 @@ pub fn drift(peers: &Peers, fallbacks: &[Route], observed: &Observed, indices: &
         let Some(tunnel) = tunnels.get(&entry.index) else { continue };
         let key = Key::Neighbour(*tunnel, entry.addr);
         match peers.get(&key) {
-            Some((Value::Mac(mac), _)) if entry.permanent && entry.mac == Some(mac) => _ = right.insert(key),
+            Some((Value::Mac(mac), _)) if entry.permanent && entry.mac == Some(mac) => right.push(key),
             None if entry.permanent => drift.extra.push(Write::DeleteNeighbour(entry.index, entry.addr)),
             _ => {}
         }
     }
-    drift.missing = peers.wanted().map(|(key, ..)| key).filter(|key| !right.contains(key)).collect();
-    drift.missing.sort_unstable();
+    // Both are in order: what is missing comes out by going through them side by side.
+    right.sort_unstable();
+    let mut right = right.into_iter().peekable();
+    let is_right = |key: &Key| {
+        while right.next_if(|found| found < key).is_some() {}
+        right.peek() == Some(key)
+    };
+    drift.missing = missing(peers, is_right);
     drift
+}
+
+fn missing(peers: &Peers, mut is_right: impl FnMut(&Key) -> bool) -> Vec<Key> {
+    peers.wanted().map(|(key, ..)| key).filter(|key| !is_right(key)).collect()
 }
 
 /// Whether an entry does what is wanted.

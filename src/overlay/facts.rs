@@ -28,8 +28,6 @@ pub struct Facts {
     pub public: PerFamily<Option<IpAddr>>,
     /// Its device.
     pub vtep: PerFamily<Option<Vtep>>,
-    /// Its `metadata.uid`, for Events.
-    pub uid: Option<Box<str>>,
 }
 
 /// The order of nodes that want the same: a node that is Ready first, then the older one, then by uid and name.
@@ -98,7 +96,6 @@ impl Facts {
             pods,
             public,
             vtep,
-            uid: meta.uid.as_deref().map(Into::into),
         };
         (facts, reader.notes)
     }
@@ -106,8 +103,8 @@ impl Facts {
     /// An Event or log line about it.
     #[must_use]
     pub fn note(&self, reason: &'static str, message: String) -> Note {
-        let object =
-            ObjectRef { kind: Kind::Node, namespace: "".into(), name: (*self.name).into(), uid: self.uid.clone() };
+        let uid = Some(self.rank.uid.clone()).filter(|uid| !uid.is_empty());
+        let object = ObjectRef { kind: Kind::Node, namespace: "".into(), name: (*self.name).into(), uid };
         Note { object, reason, message }
     }
 }

@@ -35,6 +35,7 @@ mod devices;
 pub mod diff;
 pub mod facts;
 mod handle;
+mod holdings;
 pub mod list;
 pub mod observe;
 mod outside;

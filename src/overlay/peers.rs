@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::desired::{self, Apart, Key, Local, Object, Value};
 use super::facts::{Facts, Rank};
+use super::holdings::Holdings;
 use super::settings::Settings;
 use crate::resolve::{Note, PerFamily};
 
@@ -40,13 +41,14 @@ pub struct Difference {
 #[derive(Debug, Default)]
 pub struct Peers {
     nodes: BTreeMap<Arc<str>, Node>,
-    wanted: HashMap<Key, (Value, PeerId)>,
-    holdings: BTreeMap<PeerId, Box<[Key]>>,
+    holdings: Holdings,
     /// Peers that lost something to another, by rank.
     losers: BTreeSet<(Rank, Family)>,
     troubles: BTreeMap<PeerId, (&'static str, String)>,
     counts: PerFamily<usize>,
     round: u32,
+    /// How often something was decided.
+    decisions: u64,
 }
 
 #[derive(Debug)]
@@ -56,26 +58,31 @@ struct Node {
 }
 
 impl Peers {
-    /// What is wanted, with the peer for which it is.
+    /// What is wanted, with the peer for which it is, in the order of writing.
     pub fn wanted(&self) -> impl Iterator<Item = (Key, Value, &PeerId)> {
-        self.wanted.iter().map(|(key, (value, peer))| (*key, *value, peer))
+        self.holdings.wanted()
     }
 
     /// What a key should be.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<(Value, &PeerId)> {
-        self.wanted.get(key).map(|(value, peer)| (*value, peer))
+        self.holdings.get(key)
     }
 
     /// The peers that have a way in the kernel or should have one.
-    pub fn placed(&self) -> impl Iterator<Item = (&PeerId, &[Key])> {
-        self.holdings.iter().map(|(peer, keys)| (peer, &**keys))
+    pub fn placed(&self) -> impl Iterator<Item = (&PeerId, impl Iterator<Item = Key>)> {
+        self.holdings.iter().map(|(peer, objects)| (peer, objects.iter().map(|(key, _)| *key)))
     }
 
     /// What a peer has.
+    pub fn keys(&self, peer: &PeerId) -> impl Iterator<Item = Key> {
+        self.holdings.of(peer).iter().map(|(key, _)| *key)
+    }
+
+    /// A number that is another one after everything that may have changed who is a peer, or why not.
     #[must_use]
-    pub fn keys(&self, peer: &PeerId) -> &[Key] {
-        self.holdings.get(peer).map(|keys| &**keys).unwrap_or_default()
+    pub const fn decisions(&self) -> u64 {
+        self.decisions
     }
 
     /// How many peers there are.
@@ -86,8 +93,7 @@ impl Peers {
 
     /// Where the tunnels of all peers end, in order.
     pub fn ends(&self) -> impl Iterator<Item = IpAddr> {
-        let mut ends: Vec<_> =
-            self.holdings.keys().filter_map(|peer| self.nodes.get(&peer.name)?.facts.public[peer.family]).collect();
+        let mut ends: Vec<_> = self.holdings.ends().collect();
         ends.sort_unstable();
         ends.dedup();
         ends.into_iter()
@@ -96,11 +102,8 @@ impl Peers {
     /// The prefixes of peers that are not inside one of these, in order.
     #[must_use]
     pub fn prefixes_outside(&self, networks: PerFamily<Option<IpNet>>) -> Vec<IpNet> {
-        let routes = self.wanted.keys().filter_map(|key| if let Key::Route(net) = key { Some(*net) } else { None });
         let inside = |net: &IpNet| networks[Family::of(net.addr())].is_some_and(|network| network.contains(net));
-        let mut outside: Vec<_> = routes.filter(|net| !inside(net)).collect();
-        outside.sort_unstable();
-        outside
+        self.holdings.routes().filter(|net| !inside(net)).collect()
     }
 
     /// What is known about the node of a peer.
@@ -172,6 +175,7 @@ impl Peers {
 
     fn decide(&mut self, mut round: Round<'_>, names: impl IntoIterator<Item = Arc<str>>) -> Difference {
         let settings = round.settings;
+        self.decisions += 1;
         let mut queue = std::mem::take(&mut self.losers);
         for name in names {
             for family in Family::BOTH {
@@ -237,7 +241,7 @@ impl Peers {
     ) -> Option<(PeerId, Key)> {
         // The route first: its prefix says most.
         objects.iter().rev().find_map(|(key, _)| {
-            let (_, owner) = self.wanted.get(key).filter(|(_, owner)| owner != peer)?;
+            let (_, owner) = self.holdings.get(key).filter(|(_, owner)| *owner != peer)?;
             let stronger = self.rank(settings, owner).is_some_and(|of_owner| of_owner < *rank);
             stronger.then(|| (owner.clone(), *key))
         })
@@ -253,7 +257,7 @@ impl Peers {
         round: &mut Round<'_>,
     ) {
         for (key, _) in objects {
-            let Some((_, owner)) = self.wanted.get(key) else { continue };
+            let Some((_, owner)) = self.holdings.get(key) else { continue };
             let owner = owner.clone();
             self.release(&owner, round);
             if owner != *peer
@@ -267,31 +271,28 @@ impl Peers {
                 }
             }
         }
-        for (key, value) in objects {
+        for (key, _) in objects {
             round.was(*key, None);
-            self.wanted.insert(*key, (*value, peer.clone()));
         }
-        if self.holdings.insert(peer.clone(), objects.iter().map(|(key, _)| *key).collect()).is_none() {
-            self.counts[peer.family] += 1;
-        }
+        let end = self.nodes.get(&peer.name).and_then(|node| node.facts.public[peer.family]);
+        self.holdings.put(peer, objects, end);
+        self.counts[peer.family] += 1;
     }
 
     /// Gives up what a peer has, and remembers what it was.
     fn release(&mut self, peer: &PeerId, round: &mut Round<'_>) {
-        let Some(keys) = self.holdings.remove(peer) else { return };
+        let Some(objects) = self.holdings.take(peer) else { return };
         self.counts[peer.family] -= 1;
-        for key in keys {
-            if let Some((value, _)) = self.wanted.remove(&key) {
-                round.was(key, Some(value));
-            }
+        for (key, value) in objects {
+            round.was(key, Some(value));
         }
     }
 
     fn difference(&mut self, round: Round<'_>) -> Difference {
         let mut difference = Difference::default();
         for (key, was) in round.before {
-            match (was, self.wanted.get(&key)) {
-                (Some(was), Some((now, _))) if was == *now => {}
+            match (was, self.holdings.get(&key)) {
+                (Some(was), Some((now, _))) if was == now => {}
                 (_, Some(_)) => difference.set.push(key),
                 (Some(was), None) => difference.remove.push((key, was)),
                 (None, None) => {}

@@ -83,6 +83,8 @@ pub struct Worker {
     not_before: Instant,
     failures: u32,
     retries: Retries,
+    /// The last of [`Peers::decisions`] that others were told.
+    told: u64,
 }
 
 impl Worker {
@@ -111,6 +113,7 @@ impl Worker {
             not_before: now,
             failures: 0,
             retries: Retries::default(),
+            told: 0,
         }
     }
 
@@ -223,14 +226,17 @@ impl Worker {
             let everything = now >= self.compare_at;
             self.compare(now, everything);
         }
-        for peer in self.retries.due(now, |peer| !self.peers.keys(peer).is_empty()) {
-            self.set.extend(self.peers.keys(&peer).iter().copied());
+        for peer in self.retries.due(now, |peer| self.peers.keys(peer).next().is_some()) {
+            self.set.extend(self.peers.keys(&peer));
         }
         if !self.set.is_empty() || !self.remove.is_empty() {
             match self.write_changes() {
                 Ok(()) => _ = self.heard.map(|at| self.outside.changed(at.elapsed())),
                 Err(error) => self.failed(&error),
             }
+            self.tell();
+        } else if self.peers.decisions() != self.told {
+            // Somebody may be no peer any more for whom there was nothing in the kernel.
             self.tell();
         }
         self.heard = None;
@@ -365,6 +371,7 @@ impl Worker {
 
     fn tell(&mut self) {
         let up = self.is_up();
+        self.told = self.peers.decisions();
         self.outside.tell(&self.settings, &self.local, &self.devices, &self.peers, self.retries.len(), up);
     }
 }

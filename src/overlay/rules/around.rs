@@ -34,6 +34,15 @@ pub struct Around {
     pub mark: u32,
 }
 
+impl Around {
+    /// Whether the two differ in nothing but from whom tunnelled packets are taken.
+    pub fn is_same_but_for_peers(&self, other: &Self) -> bool {
+        let rest =
+            |around: &Self| (around.family, around.masqueraded, around.mark, around.filter.as_ref().map(|f| f.port));
+        rest(self) == rest(other) && self.cluster == other.cluster
+    }
+}
+
 /// What is ruled in a family; `None` while the overlay has nothing there, and what there is stays as it is.
 #[must_use]
 pub fn around(family: Family, settings: &Settings, mark: u32, installed: &Installed) -> Option<Around> {

@@ -8,7 +8,7 @@ use fairlead_plan::Family;
 use super::around::Around;
 use super::holder::Held;
 use super::table::{self, Step};
-use super::wanted::{self, Table};
+use super::wanted;
 use super::{Listen, TABLE};
 use crate::resolve::PerFamily;
 
@@ -19,7 +19,7 @@ pub struct InTable {
     listen: Listen,
     nft: Option<Nft>,
     /// What the kernel holds for certain.
-    held: PerFamily<Option<(Arc<Around>, Table)>>,
+    held: PerFamily<Option<Arc<Around>>>,
     /// Whether the kernel was read or written since [`InTable::end`].
     touched: bool,
     /// Of the ruleset, when it was last compared.
@@ -34,16 +34,15 @@ impl InTable {
     /// Makes the kernel hold this.
     pub fn hold(&mut self, around: &Arc<Around>) -> Result<Held, NftError> {
         let family = around.family;
-        if self.held[family].as_ref().is_some_and(|(held, _)| held == around) {
+        if self.held[family].as_ref().is_some_and(|held| held == around) {
             return Ok(Held::default());
         }
         self.touched = true;
-        let wanted = wanted::table(around);
-        let known = self.held[family].take().and_then(|(_, held)| table::change(family, &held, &wanted));
+        let known = self.held[family].take().and_then(|held| change(&held, around));
         let mut repaired = Vec::new();
         let batch = match known {
             Some(batch) => batch,
-            None => match table::compare(self.nft()?, family, &wanted)? {
+            None => match table::compare(self.nft()?, family, &wanted::table(around))? {
                 Step::Fine => Batch::new(),
                 Step::Create(batch) => {
                     repaired.push(format!("table {} {TABLE}: it was gone", label(family)));
@@ -56,7 +55,7 @@ impl InTable {
             },
         };
         self.nft()?.commit(&batch)?;
-        self.held[family] = Some((Arc::clone(around), wanted));
+        self.held[family] = Some(Arc::clone(around));
         Ok(Held { writes: batch.objects(), repaired })
     }
 
@@ -100,6 +99,17 @@ impl InTable {
             }
         };
         Ok(self.nft.insert(nft))
+    }
+}
+
+/// The way from what the kernel holds to what it should; `None` if only a comparison finds it.
+fn change(held: &Around, wanted: &Around) -> Option<Batch> {
+    match (&held.filter, &wanted.filter) {
+        // Mostly it is a peer that comes or goes.
+        (Some(was), Some(now)) if held.is_same_but_for_peers(wanted) => {
+            Some(table::change_of_peers(held.family, &was.peers, &now.peers))
+        }
+        _ => table::change(held.family, &wanted::table(held), &wanted::table(wanted)),
     }
 }
 

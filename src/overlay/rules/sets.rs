@@ -151,7 +151,8 @@ impl Sets {
     /// If the kernel refuses.
     pub fn change(&mut self, was: &Around, now: &Around) -> Result<u64, IpsetError> {
         let mut batch = SetBatch::new();
-        for set in Set::BOTH {
+        let changed = Set::BOTH.into_iter().filter(|set| *set == Set::Peers || was.cluster != now.cluster);
+        for set in changed {
             if let (Some(was), Some(wanted)) = (set.entries(was), set.entries(now)) {
                 step(&mut batch, set.spec(now.family).name, &was, &wanted);
             }

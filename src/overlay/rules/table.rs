@@ -1,12 +1,13 @@
 //! Reads our table, compares, and makes one transaction of what differs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use fairlead_kernel::nft::{Batch, ChainSpec, Element, Nfproto, Nft, NftError, SetSpec};
 use fairlead_plan::Family;
 
 use super::TABLE;
-use super::wanted::{Member, Set, Table};
+use super::wanted::{self, Member, PEERS, Set, Table};
 
 /// nft's numbers for the types of addresses.
 const TYPE_V4: u32 = 7;
@@ -77,6 +78,22 @@ pub fn change(family: Family, held: &Table, wanted: &Table) -> Option<Batch> {
         step(&mut batch, family, wanted, &held.members);
     }
     Some(batch)
+}
+
+/// The same where only peers have come and gone, sorted before and after.
+pub fn change_of_peers(family: Family, held: &[IpAddr], wanted: &[IpAddr]) -> Batch {
+    let mut batch = Batch::new();
+    let without = |some: &[IpAddr], others: &[IpAddr]| {
+        let others = |peer: &&IpAddr| others.binary_search(peer).is_err();
+        some.iter().filter(others).map(|peer| (wanted::octets(*peer), false)).collect::<Vec<Member>>()
+    };
+    for member in without(held, wanted) {
+        batch.del_element(proto(family), TABLE, PEERS, &element(&member));
+    }
+    for member in without(wanted, held) {
+        batch.add_element(proto(family), TABLE, PEERS, &element(&member));
+    }
+    batch
 }
 
 fn step(batch: &mut Batch, family: Family, wanted: &Set, held: &BTreeSet<Member>) -> usize {

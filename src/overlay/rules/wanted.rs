@@ -106,7 +106,7 @@ fn input(family: Family, port: u16) -> Chain {
 }
 
 /// An address as a key.
-fn octets(addr: IpAddr) -> Box<[u8]> {
+pub fn octets(addr: IpAddr) -> Box<[u8]> {
     match addr {
         IpAddr::V4(addr) => addr.octets().into(),
         IpAddr::V6(addr) => addr.octets().into(),
