@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use fairlead_plan::{Followed, Origin, Packet};
+use fairlead_plan::{Followed, Origin, Packet, Verdict};
 
 use super::{Decision, Explanation, Tracked, Way};
 
@@ -85,6 +85,11 @@ pub fn text(explanation: &Explanation, style: Style) -> String {
     }
     self::tracked(&mut page, tracked);
     ways.iter().for_each(|way| self::way(&mut page, way));
+    if let Some(Verdict::Forward { endpoints, .. }) = rules.as_ref().map(|followed| &followed.verdict)
+        && endpoints.len() > ways.len()
+    {
+        page.line("", &format!("and to {} more endpoints", endpoints.len() - ways.len()));
+    }
     match (plan, difference) {
         (_, Some(difference)) => page.line("plan", &style.bad(&format!("DIFFERS: {difference}"))),
         (Some(_), None) => page.line("plan", &style.good("says the same")),

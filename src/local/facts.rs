@@ -105,7 +105,7 @@ impl Facts {
         report.warnings.iter().for_each(|sentence| known.note(at, sentence.as_str()));
     }
 
-    /// The kernel refused the plan, or somebody changed what is ours; it is tried again.
+    /// The kernel refused the plan; it is tried again.
     pub fn failed(&self, what: &str) {
         let mut known = self.known();
         known.failing = known.failing.saturating_add(1);

@@ -2,9 +2,10 @@
 #![expect(clippy::disallowed_methods, reason = "a test puts files where a socket should be")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use fairlead_lab::cluster_ip;
 use fairlead_plan::Family;
@@ -118,6 +119,30 @@ fn without_a_port_every_port_is_explained_and_reasons_are_sentences() {
             "{nobody}"
         );
     }
+}
+
+#[test]
+fn what_is_watched_is_printed_again_when_it_changes() {
+    if !can_run() {
+        return;
+    }
+    let running = Running::start();
+    let family = Family::V6;
+    let (from, to) =
+        (running.cluster.lab.place("a2").addr(family), SocketAddr::new(cluster_ip(1).of(family), PORT).to_string());
+    let mut command = running.cluster.node().command(program::BINARY);
+    command.args(["explain", &from.to_string(), &to, "--json", "--watch", &running.socket]);
+    let mut watching = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    let ends = |json: &Value| json[0]["end"].as_str().unwrap().to_owned();
+    assert!(ends(&next()).contains("one of 2 endpoints"));
+    running.cluster.serve("web", 1, &["a1"]);
+    // Between the plan and the kernel it may be seen that the two differ.
+    let only = SocketAddr::new(running.cluster.lab.place("a1").addr(family), 8080);
+    while !ends(&next()).starts_with(&format!("The packet goes to {only}")) {}
+    watching.kill().unwrap();
+    watching.wait().unwrap();
 }
 
 #[test]

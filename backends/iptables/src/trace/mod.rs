@@ -208,7 +208,7 @@ pub fn trace(plan: &Plan, packet: &Packet) -> Result<Verdict, Fault> {
     Tracer::new(plan).verdict(packet)
 }
 
-/// A chain as it is found.
+/// Chains as they are found.
 impl Extend<Chain> for Rules {
     fn extend<T: IntoIterator<Item = Chain>>(&mut self, chains: T) {
         self.chains.extend(chains.into_iter().map(|chain| ((chain.table, chain.name), chain.rules)));
