@@ -1,5 +1,6 @@
 //! Checks that read the documents: their commands exist, and so do the files that they name.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -55,7 +56,7 @@ pub(crate) fn documents(root: &Path) -> Outcome {
                 .filter(|link| !folder.join(link).exists())
                 .map(|link| format!("{name} leads to {link}, which is not there")),
         );
-        flags.extend(flags_of(&commands).map(|flag| (name.clone(), flag)));
+        flags.extend(flags_of(&name, &commands));
     }
     match unknown_flags(root, &flags) {
         Ok(unknown) => complaints.extend(unknown),
@@ -76,25 +77,56 @@ fn pages(root: &Path) -> Vec<PathBuf> {
     pages
 }
 
-/// The flags that commands give to fairlead.
-fn flags_of(commands: &[String]) -> impl Iterator<Item = String> {
-    let ours = commands.iter().filter(|command| command.starts_with("fairlead "));
-    let words = ours.flat_map(|command| command.split_whitespace().filter(|word| word.starts_with("--")));
-    words.map(|flag| flag.split('=').next().unwrap_or(flag).to_owned())
+/// A flag that a command gives to fairlead.
+struct Flag {
+    /// The page with the command.
+    page: String,
+    /// `overlay list`; empty for none.
+    subcommand: Vec<String>,
+    name: String,
 }
 
-/// Those that `fairlead --help` does not know, each with its page.
-fn unknown_flags(root: &Path, flags: &[(String, String)]) -> Result<Vec<String>, Box<Outcome>> {
-    if flags.is_empty() {
-        return Ok(Vec::new());
+/// The flags that the commands of a page give to fairlead.
+fn flags_of<'a>(page: &'a str, commands: &'a [String]) -> impl Iterator<Item = Flag> + 'a {
+    commands.iter().filter_map(|command| command.strip_prefix("fairlead ")).flat_map(move |rest| {
+        let is_name = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+        let subcommand: Vec<String> = rest.split_whitespace().take_while(is_name).map(str::to_owned).collect();
+        let flags = rest.split_whitespace().filter(|word| word.starts_with("--"));
+        flags.map(move |flag| Flag {
+            page: page.to_owned(),
+            subcommand: subcommand.clone(),
+            name: flag.split('=').next().unwrap_or(flag).to_owned(),
+        })
+    })
+}
+
+/// Those that the help of fairlead, or of its subcommand, does not know.
+fn unknown_flags(root: &Path, flags: &[Flag]) -> Result<Vec<String>, Box<Outcome>> {
+    let mut known: BTreeMap<&[String], BTreeSet<String>> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for flag in flags {
+        if !known.contains_key(flag.subcommand.as_slice()) {
+            known.insert(&flag.subcommand, flags_in_help(root, &flag.subcommand)?);
+        }
+        if !known[flag.subcommand.as_slice()].contains(&flag.name) {
+            let words = flag.subcommand.join(" ");
+            complaints
+                .push(format!("{} shows {}, which `fairlead {words} --help` does not know", flag.page, flag.name));
+        }
     }
-    let help = run(root, "cargo", &["run", "--quiet", "--locked", "--package", "fairlead", "--", "--help"], &[]);
+    Ok(complaints)
+}
+
+fn flags_in_help(root: &Path, subcommand: &[String]) -> Result<BTreeSet<String>, Box<Outcome>> {
+    let mut arguments = vec!["run", "--quiet", "--locked", "--package", "fairlead", "--"];
+    arguments.extend(subcommand.iter().map(String::as_str));
+    arguments.push("--help");
+    let help = run(root, "cargo", &arguments, &[]);
     if !help.good {
         return Err(Box::new(help));
     }
-    let known: Vec<&str> = help.output.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
-    let unknown = flags.iter().filter(|(_, flag)| !known.contains(&flag.as_str()));
-    Ok(unknown.map(|(page, flag)| format!("{page} shows {flag}, which `fairlead --help` does not know")).collect())
+    let words = help.output.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    Ok(words.filter(|word| word.starts_with("--")).map(str::to_owned).collect())
 }
 
 /// The words of a command that name a file or folder of [`FOLDERS`] that does not exist.
@@ -154,6 +186,13 @@ fn unknown_cargo(root: &Path, file: &str, command: &str, aliases: &str) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_belong_to_their_subcommand() {
+        let commands = ["fairlead overlay list --json", "fairlead --mode=nft", "cargo x --y"].map(str::to_owned);
+        let flags: Vec<_> = flags_of("p", &commands).map(|flag| (flag.subcommand.join(" "), flag.name)).collect();
+        assert_eq!(flags, [("overlay list".into(), "--json".into()), (String::new(), "--mode".into())]);
+    }
 
     #[test]
     fn paths_and_links_are_found() {

@@ -103,12 +103,23 @@ fn mode_iptables_works_on_the_legacy_variant_in_the_container_of_the_manifests()
 
 #[test]
 fn the_overlay_works_in_the_containers_of_the_manifests() {
-    if !can_run(&[Feature::Vxlan]) {
-        return;
+    if can_run(&[Feature::Vxlan]) {
+        connects("nft-overlay");
     }
+}
+
+#[test]
+fn the_overlay_works_beside_mode_iptables_in_the_containers_of_the_manifests() {
+    if can_run(&[Feature::Vxlan, Feature::Iptables]) {
+        connects("iptables-overlay");
+    }
+}
+
+/// Pods of two nodes reach each other and a Service over the tunnel.
+fn connects(folder: &str) {
     let stage = Stage::new();
     let nodes = ["a", "b"];
-    let pods = nodes.map(|name| Pod::new("nft-overlay", stage.node(name), &stage.directory, stage.server.url()));
+    let pods = nodes.map(|name| Pod::new(folder, stage.node(name), &stage.directory, stage.server.url()));
     let containers: Vec<_> = pods
         .iter()
         .map(|pod| {
@@ -130,6 +141,6 @@ fn the_overlay_works_in_the_containers_of_the_manifests() {
     let conflist = pods[0].volume("cni").join("10-fairlead.conflist");
     eventually("the CNI configuration is on the node", || conflist.is_file());
     for container in &containers {
-        has_least_privilege(container, &Rendered::new("nft-overlay"));
+        has_least_privilege(container, &Rendered::new(folder));
     }
 }
