@@ -1,6 +1,6 @@
 //! The command line as clap sees it. Names and defaults are kube-proxy's where the meaning is.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::accepted::{AcceptedFlags, FileFlags};
 use super::duration;
-use super::look::{ExplainFlags, ServicesFlags};
+use super::look::{ExplainFlags, ServicesFlags, StatusFlags};
 use super::overlay::OverlayFlags;
 use crate::local::DEFAULT_SOCKET;
 
@@ -109,25 +109,6 @@ pub(super) struct OverlayTraceFlags {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct StatusFlags {
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Where /healthz and /readyz of the running fairlead answer
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10256")]
-    pub(super) healthz_address: SocketAddr,
-    /// Where its /metrics and /proxyMode answer
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
-    pub(super) metrics_address: SocketAddr,
-    /// How long an answer of a peer may take
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
-    pub(super) timeout: Duration,
-    /// The socket of the running fairlead; empty for none
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    pub(super) socket: String,
 }
 
 #[derive(Debug, Args)]

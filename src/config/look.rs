@@ -1,9 +1,12 @@
-//! The commands that look at this node: `fairlead explain` and `fairlead services`.
+//! The commands that look at this node: `fairlead explain`, `fairlead services` and `fairlead status`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
+use super::duration;
 use crate::explain::{From, To};
 use crate::local::DEFAULT_SOCKET;
 
@@ -68,6 +71,25 @@ pub(super) struct ServicesFlags {
     /// The socket of the running fairlead
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Where /healthz and /readyz of the running fairlead answer
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10256")]
+    pub(super) healthz_address: SocketAddr,
+    /// Where its /metrics and /proxyMode answer
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
+    pub(super) metrics_address: SocketAddr,
+    /// How long an answer of a peer may take
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    pub(super) timeout: Duration,
+    /// The socket of the running fairlead; empty for none
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(super) socket: String,
 }
 
 /// A path, or none if it is empty.
