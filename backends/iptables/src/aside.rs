@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairlead_kernel::nft::{Notice, NoticeKind, Ours};
-use fairlead_kernel::xtables::{EncodedChain, Hook, Rule, Variant, used_here};
+use fairlead_kernel::xtables::{EncodedChain, Hook, Rule, Variant, Xtables, used_here};
 use fairlead_plan::Family;
 
 use crate::LOCK_PATIENCE;
@@ -81,6 +81,13 @@ enum Door {
     Nft(NftVariant),
 }
 
+/// Loads the module that knows of legacy tables, where that does not come by itself. What fails is said when a table is needed.
+fn load(family: Family) {
+    let tables = Xtables::open(ip(family));
+    let lacking = |tables: &Xtables| tables.info(Table::Filter.name()).is_err_and(|error| error.is_unsupported());
+    let _ = tables.is_ok_and(|tables| lacking(&tables) && tables.load());
+}
+
 /// Holds [`Chains`] in the tables of one variant.
 #[derive(Debug)]
 pub struct Aside {
@@ -102,7 +109,10 @@ impl Aside {
         };
         let witness = Arc::new(Witness::of(OWNER));
         let door = match variant {
-            Variant::Legacy => Door::Legacy(Legacy::new(LOCK_PATIENCE, Arc::clone(&witness)).of(OWNER)),
+            Variant::Legacy => {
+                Family::BOTH.into_iter().for_each(load);
+                Door::Legacy(Legacy::new(LOCK_PATIENCE, Arc::clone(&witness)).of(OWNER))
+            }
             Variant::Nft => Door::Nft(NftVariant::open(ours)?.of(OWNER)),
         };
         Ok(Self { door, variant, witness })
@@ -120,7 +130,7 @@ impl Aside {
     /// If the kernel cannot be asked.
     pub fn knows(&mut self, family: Family, target: bool, name: &str, revision: u8) -> Result<bool, DoorError> {
         match &mut self.door {
-            Door::Legacy(_) => Ok(fairlead_kernel::xtables::Xtables::open(ip(family))?.knows(target, name, revision)),
+            Door::Legacy(_) => Ok(Xtables::open(ip(family))?.knows(target, name, revision)),
             Door::Nft(door) => door.knows(family, target, name, revision),
         }
     }
