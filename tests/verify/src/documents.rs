@@ -118,10 +118,16 @@ fn unknown_flags(root: &Path, flags: &[Flag]) -> Result<Vec<String>, Box<Outcome
 }
 
 fn flags_in_help(root: &Path, subcommand: &[String]) -> Result<BTreeSet<String>, Box<Outcome>> {
-    let mut arguments = vec!["run", "--quiet", "--locked", "--package", "fairlead", "--"];
-    arguments.extend(subcommand.iter().map(String::as_str));
+    // Built with all of the workspace, as the tests build it: alone it would be compiled a second time, with its dependencies.
+    let built = run(root, "cargo", &["build", "--quiet", "--locked", "--workspace", "--bins"], &[]);
+    if !built.good {
+        return Err(Box::new(built));
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let program = target.join("debug/fairlead");
+    let mut arguments: Vec<&str> = subcommand.iter().map(String::as_str).collect();
     arguments.push("--help");
-    let help = run(root, "cargo", &arguments, &[]);
+    let help = run(root, &program.to_string_lossy(), &arguments, &[]);
     if !help.good {
         return Err(Box::new(help));
     }
