@@ -59,12 +59,7 @@ macro_rules! ways {
 ways! {
     from_the_nftables_mode_to_nft_and_back: Nft, Nft;
     from_the_nftables_mode_to_iptables_and_back: Nft, IptablesNft;
-    from_the_nftables_mode_to_ipvs_and_back: Nft, Ipvs;
     from_legacy_iptables_to_nft_and_back: IptablesLegacy, Nft;
-    from_legacy_iptables_to_ipvs_and_back: IptablesLegacy, Ipvs;
     from_iptables_to_nft_and_back: IptablesNft, Nft;
     from_iptables_to_iptables_and_back: IptablesNft, IptablesNft;
-    from_the_ipvs_mode_to_nft_and_back: Ipvs, Nft;
-    from_the_ipvs_mode_to_iptables_and_back: Ipvs, IptablesNft;
-    from_the_ipvs_mode_to_ipvs_and_back: Ipvs, Ipvs;
 }
