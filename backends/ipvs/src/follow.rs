@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use fairlead_kernel::link::Links;
 use fairlead_kernel::restore;
-use fairlead_plan::Family;
+use fairlead_plan::{Family, Protocol};
+use ipvs_rs::ServiceId;
 
 use crate::doors::Doors;
 use crate::error::Error;
@@ -75,12 +76,26 @@ impl Tracer {
         }
         for service in doors.ipvs.services()? {
             let destinations = doors.ipvs.destinations(&service.id)?;
-            let server = held::server(service.id, &service, &destinations, self.marks);
+            let mut server = held::server(service.id, &service, &destinations, self.marks);
+            if let ServiceId::Fwmark { family, mark } = service.id {
+                let sets = &self.sets[usize::from(family == ipvs_rs::Family::V6)];
+                server.protocol = self.protocol_behind(sets, mark).unwrap_or(server.protocol);
+            }
             if !server.endpoints.is_empty() {
                 self.servers.insert(service.id, server);
             }
         }
         Ok(())
+    }
+
+    /// Of what the packets are that a virtual service by mark gets, which the kernel does not know: the entry with its number
+    /// says so. Node ports have it in the mark.
+    fn protocol_behind(&self, sets: &Sets, mark: u32) -> Option<Protocol> {
+        let number = self.marks.number(mark);
+        let is_same = |held: u32| self.marks.given(held).is_some() && self.marks.number(held) == number;
+        let mut entries = Set::FRONTENDS.iter().filter_map(|set| sets.get(set)).flatten();
+        let (entry, _) = entries.find(|(_, held)| held.is_some_and(is_same))?;
+        entry.protocol.and_then(crate::tables::protocol)
     }
 
     /// Whether there is a chain of ours in this family.
