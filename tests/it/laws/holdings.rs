@@ -22,7 +22,7 @@ const FOREIGN_TABLES: &str = "table ip other {
     chain cluster-1 { type filter hook forward priority filter; policy accept; }
 }
 table inet fairlead { set cluster-ips { type ipv4_addr; elements = { 192.0.2.9 }; }; }
-table ip6 kube-proxy { chain services { ip6 daddr fd00::9 drop; }; }";
+table ip6 kube-router { chain services { ip6 daddr fd00::9 drop; }; }";
 
 /// What the kubelet, docker, firewalld and the CNI plugin for host ports put beside our chains.
 const FOREIGN_CHAINS: &str = "*nat
@@ -76,7 +76,7 @@ pub fn load_foreign(node: &Place, mode: Mode) {
 /// What others have, so exactly that what was made again differs.
 pub fn foreign(node: &Place, mode: Mode) -> String {
     if mode.tool(Family::V4).is_none() {
-        let tables = ["ip other", "inet fairlead", "ip6 kube-proxy"];
+        let tables = ["ip other", "inet fairlead", "ip6 kube-router"];
         return tables.map(|table| nft(node, &format!("-j -a list table {table}"))).concat();
     }
     let saved = ruleset(node, mode);
