@@ -11,7 +11,7 @@ use fairlead_lab::cluster_ip;
 use fairlead_plan::Family;
 use serde_json::Value;
 
-use crate::faults::{PORT, can_run};
+use crate::faults::{PORT, can_run, until_answered_by};
 use crate::program::{self, Cluster, Program};
 
 /// A cluster with the Service `web`, and the program on node `a` with a socket.
@@ -29,6 +29,8 @@ impl Running {
         let socket = format!("--socket={}", cluster.directory.path().join("run").join("socket").display());
         let program = cluster.launch(&[&socket]);
         program.wait_until_ready();
+        // A bridge that has just been made leads nowhere in IPv6 for a moment.
+        until_answered_by(cluster.lab.place("a3"), 1, &["a1", "b1"]);
         Self { program, cluster, socket }
     }
 
