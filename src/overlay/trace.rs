@@ -94,10 +94,10 @@ impl Walk<'_> {
             "{destination}{gateway_text} dev {name}{onlink} proto {protocol} metric {metric}{}{owner}",
             encap_text.unwrap_or_default()
         );
-        if link.up {
-            self.says(step, text);
-        } else {
-            self.ends(step, format!("{text}; {name} is down"));
+        match (link.up, link.carrier) {
+            (true, true) => self.says(step, text),
+            (true, false) => self.ends(step, format!("{text}; {name} has no carrier")),
+            (false, _) => self.ends(step, format!("{text}; {name} is down")),
         }
         Ok(Some((link, gateway.unwrap_or(to), encap)))
     }

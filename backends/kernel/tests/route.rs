@@ -306,3 +306,19 @@ fn look_ups_tell_the_interface_and_the_source_in_both_families() {
         }
     });
 }
+
+#[test]
+fn a_route_that_the_kernel_chose_is_told_although_its_link_has_no_carrier() {
+    in_namespace(|rtnl, eth0| {
+        let link = |rtnl: &mut Rtnl| rtnl.links().unwrap().into_iter().find(|link| link.index == eth0).unwrap();
+        assert!(link(rtnl).carrier);
+        ip("link set far down");
+        let without = link(rtnl);
+        assert!(without.up && !without.carrier, "{without:?}");
+        for to in ["192.168.205.9", "fd00:205::9"] {
+            let met = rtnl.route_towards(addr(to)).unwrap().unwrap();
+            let hop = NextHop::Unicast { index: eth0, gateway: None, onlink: false, encap: None };
+            assert_eq!(met.hop, hop, "{to}");
+        }
+    });
+}

@@ -80,7 +80,7 @@ pub fn local() -> Local {
 
 pub fn link(index: u32, name: &str) -> Link {
     let (name, kind) = (name.to_owned(), String::new());
-    Link { index, name, up: true, running: true, mtu: 1500, mac: Some(mac(100)), kind, vxlan: None }
+    Link { index, name, up: true, running: true, carrier: true, mtu: 1500, mac: Some(mac(100)), kind, vxlan: None }
 }
 
 pub fn address(index: u32, text: &str) -> Address {

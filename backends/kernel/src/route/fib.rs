@@ -100,7 +100,18 @@ pub(super) fn source(message: &Received<'_>) -> Option<IpAddr> {
 }
 
 impl Route {
+    /// An entry of a table as it was written. One whose device has no carrier leads nowhere, as far as a listing can tell.
     pub(super) fn read(message: &Received<'_>) -> Option<Self> {
+        Self::read_unless(message, RTNH_F_DEAD | RTNH_F_LINKDOWN)
+    }
+
+    /// The entry that answers a look-up. The kernel has chosen it, and hears of a carrier up to a second late: what the entry says of
+    /// its device decides nothing.
+    pub(super) fn met(message: &Received<'_>) -> Option<Self> {
+        Self::read_unless(message, RTNH_F_DEAD)
+    }
+
+    fn read_unless(message: &Received<'_>, unusable: u32) -> Option<Self> {
         let header: &[u8; ROUTE_HEADER] = message.payload.first_chunk()?;
         let [family, length, source_length, tos, table, protocol, _, kind, flags @ ..] = *header;
         let list = attributes(message.payload.get(ROUTE_HEADER..)?);
@@ -114,7 +125,7 @@ impl Route {
         let plain = source_length == 0 && tos == 0;
         let flags = u32::from_ne_bytes(flags);
         let hop = match kind {
-            RTN_UNICAST if plain => unicast(&list, flags),
+            RTN_UNICAST if plain && flags & unusable == 0 => unicast(&list, flags),
             RTN_BLACKHOLE if plain => NextHop::Blackhole,
             _ => NextHop::Other,
         };
@@ -130,8 +141,7 @@ impl Route {
 
 fn unicast(list: &Attributes<'_>, flags: u32) -> NextHop {
     let has = |kind| list.clone().get(kind).is_some();
-    // A route through a device that is down is not usable, whatever else it says.
-    if has(RTA_MULTIPATH) || has(RTA_NH_ID) || has(RTA_VIA) || flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN) != 0 {
+    if has(RTA_MULTIPATH) || has(RTA_NH_ID) || has(RTA_VIA) {
         return NextHop::Other;
     }
     let encap = match list.clone().get(RTA_ENCAP) {

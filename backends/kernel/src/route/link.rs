@@ -4,6 +4,8 @@ use super::{Mac, octets, read_ip, read_u32, uapi::*};
 use crate::netlink::{ACK, Attributes, CREATE, EXCL, Message, REQUEST, Received, attributes, be_u16, text};
 
 const IFF_UP: u32 = libc::IFF_UP as u32;
+/// The carrier itself, which `IFF_RUNNING` follows up to a second later.
+const IFF_LOWER_UP: u32 = libc::IFF_LOWER_UP as u32;
 /// `IF_OPER_DOWN` and `IF_OPER_LOWERLAYERDOWN`: the cable is out.
 const DOWN: [u8; 2] = [2, 3];
 
@@ -18,6 +20,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it can carry packets as far as the driver knows; an interface that does not know says yes.
     pub running: bool,
+    /// Whether it is on and has a carrier at this moment.
+    pub carrier: bool,
     /// The largest packet, bytes.
     pub mtu: u32,
     /// Its Ethernet address, if it has one.
@@ -77,6 +81,7 @@ impl Link {
             index: u32::from_ne_bytes([a, b, c, d]),
             name: list.clone().get(IFLA_IFNAME).and_then(text)?.to_owned(),
             up: flags & IFF_UP != 0,
+            carrier: flags & IFF_LOWER_UP != 0,
             running: !DOWN.contains(&operstate),
             mtu: list.clone().get(IFLA_MTU).and_then(read_u32).unwrap_or(0),
             mac: list.get(IFLA_ADDRESS).and_then(Mac::read),

@@ -268,7 +268,7 @@ impl Rtnl {
     /// # Errors
     /// If the kernel cannot be asked.
     pub fn route_towards(&mut self, addr: IpAddr) -> Result<Option<Route>, RtnlError> {
-        self.look_up(addr, true)
+        self.ask_for(addr, true, Route::met)
     }
 
     /// The address that a packet of this node's own to an address gets as its source; `None` if no route leads there.
@@ -277,10 +277,6 @@ impl Rtnl {
     /// As [`Rtnl::links`].
     pub fn source_towards(&mut self, addr: IpAddr) -> Result<Option<IpAddr>, RtnlError> {
         self.ask_for(addr, false, fib::source)
-    }
-
-    fn look_up(&mut self, addr: IpAddr, entry: bool) -> Result<Option<Route>, RtnlError> {
-        self.ask_for(addr, entry, Route::read)
     }
 
     fn ask_for<T>(
