@@ -8,8 +8,8 @@ use fairlead_plan::{Backend, Family, Protocol, SyncError};
 
 use crate::desired::Desired;
 use crate::encode::{self, Needed, ip};
-use crate::sample::{self, namespace};
 use crate::{IptablesBackend, structure};
+use crate::{namespace, sample};
 
 /// A revision that no kernel has.
 const UNKNOWN: u8 = 200;

@@ -30,13 +30,16 @@ mod lacking;
 mod law;
 mod legacy;
 mod name;
+#[cfg(test)]
+#[path = "../tests/namespace/mod.rs"]
+mod namespace;
 mod nft;
 mod origin;
 mod refuse;
 mod render;
 mod rules;
 #[cfg(test)]
-#[path = "../tests/sample/mod.rs"]
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 mod structure;
 mod text;

@@ -1,6 +1,8 @@
 //! What the kernel holds for small plans, whole, as `iptables-save` and `ip6tables-save` show it, so that a person who knows
 //! kube-proxy's chains can read it; the same in both variants.
 
+mod namespace;
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use fairlead_plan::{
     Action, Affinity, Backend, Endpoint, Family, Frontend, LocalTraffic, Node, Plan, Pool, Protocol, Route, Service,
 };
 
-use sample::namespace::{alone, save};
+use namespace::{alone, save};
 use sample::{addr, endpoint, net, node, service};
 
 fn three(family: Family) -> Vec<Endpoint> {

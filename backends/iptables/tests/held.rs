@@ -1,15 +1,15 @@
 //! What the kernel holds, read back and followed, in network namespaces of its own, in both variants.
 
+mod namespace;
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 
-use std::net::SocketAddr;
-
 use fairlead_iptables::{IptablesBackend, Tracer, Variant, held_variant};
-use fairlead_plan::{Backend, Family, LocalTraffic, Node, Packet, Plan, Protocol, Verdict};
+use fairlead_plan::{Backend, Family, Plan, Verdict};
 
-use sample::namespace::{alone, program, run};
-use sample::packets::{node_addresses, packets};
-use sample::{addr, cluster_ip, everything, net, node};
+use namespace::{alone, program, run};
+use sample::packets::{packet, packets};
+use sample::{cluster_ip, everything, plans};
 
 const VARIANTS: [Variant; 2] = [Variant::Legacy, Variant::Nft];
 
@@ -23,29 +23,6 @@ fn carried_out(variant: Variant, plan: &Plan, then: impl FnOnce() + Send) {
 
 fn held(variant: Variant) -> Tracer {
     Tracer::held(variant).expect("the kernel can be read")
-}
-
-fn packet(family: Family, destination: SocketAddr) -> Packet {
-    Packet {
-        protocol: Protocol::Tcp,
-        source: addr(family, "192.0.2.1", "2001:db8::1"),
-        destination,
-        interface: Some("eth0".to_owned()),
-        source_is_local: false,
-        destination_is_local: node_addresses(family).contains(&destination.ip()),
-    }
-}
-
-/// Every way of knowing pods, so that every rule that there can be is read.
-fn plans() -> Vec<Plan> {
-    let ways = [
-        LocalTraffic::Unknown,
-        LocalTraffic::Interface("cni0".into()),
-        LocalTraffic::InterfacePrefix("veth".into()),
-        LocalTraffic::Sources(vec![net("10.244.0.0/17"), net("10.244.128.0/17"), net("fd00:244::/48")]),
-    ];
-    let plan = |local_traffic| Plan { node: Node { local_traffic, ..node() }.into(), ..everything() };
-    ways.into_iter().map(plan).collect()
 }
 
 #[test]

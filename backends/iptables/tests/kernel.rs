@@ -1,5 +1,7 @@
 //! The backend on a real kernel, in network namespaces of its own, in both variants.
 
+mod namespace;
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 
 use std::path::Path;
@@ -10,7 +12,7 @@ use fairlead_kernel::netns;
 use fairlead_kernel::xtables::{LOCK_FILE, Lock};
 use fairlead_plan::{Backend, Family, Plan, SyncError};
 
-use sample::namespace::{alone, fails, load, program, run, save};
+use namespace::{alone, fails, load, program, run, save};
 
 const VARIANTS: [Variant; 2] = [Variant::Legacy, Variant::Nft];
 

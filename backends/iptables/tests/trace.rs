@@ -1,5 +1,6 @@
 //! The rules, interpreted, must say what the plan says.
 
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@
 //! For each: the whole time, the part of it that the kernel and `iptables-restore` took, and the rest, which is ours.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be measured is said by a panic")]
 
-#[path = "../../nft/tests/sample/mod.rs"]
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 
 use std::sync::Arc;

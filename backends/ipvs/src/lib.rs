@@ -50,7 +50,7 @@ mod parse;
 mod render;
 mod rules;
 #[cfg(test)]
-#[path = "../../nft/tests/sample/mod.rs"]
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 mod sentinel;
 mod settings;

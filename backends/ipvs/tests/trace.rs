@@ -1,6 +1,6 @@
 //! Rules, sets and virtual services, interpreted, must say what the plan says.
 
-#[path = "../../nft/tests/sample/mod.rs"]
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 
 use std::sync::Arc;

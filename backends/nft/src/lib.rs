@@ -31,10 +31,13 @@ mod json;
 mod law;
 mod layout;
 mod moves;
+#[cfg(test)]
+#[path = "../tests/namespace/mod.rs"]
+mod namespace;
 mod render;
 mod rules;
 #[cfg(test)]
-#[path = "../tests/sample/mod.rs"]
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 mod start;
 mod sticky;

@@ -95,8 +95,8 @@ mod tests {
 
     use crate::diff::Tables;
     use crate::layout::TABLE;
+    use crate::namespace::{alone, load};
     use crate::sample;
-    use crate::sample::namespace::{alone, load};
     use crate::whole::Whole;
     use crate::write::nfproto;
 

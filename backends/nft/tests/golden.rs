@@ -1,5 +1,7 @@
 //! What the kernel will hold for small plans, whole, so that a person can read it; and that `nft` takes and lists it.
 
+mod namespace;
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 
 use std::net::SocketAddr;
@@ -11,7 +13,7 @@ use fairlead_plan::{
     Action, Affinity, Endpoint, Family, Frontend, LocalTraffic, Node, Plan, Pool, Protocol, Route, Service,
 };
 
-use sample::namespace::{alone, load, nft};
+use namespace::{alone, load, nft};
 use sample::{addr, endpoint, net, node, service};
 
 /// Rules of one family that are there whatever services there are: one for each ready size of each pool by address and by

@@ -1,5 +1,7 @@
 //! The backend on a real kernel, in network namespaces of its own.
 
+mod namespace;
+#[path = "../../plan/tests/sample/mod.rs"]
 mod sample;
 
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use fairlead_kernel::nft::Nft;
 use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Family, LocalTraffic, Plan, Protocol};
 
-use sample::namespace::{alone, load, nft};
+use namespace::{alone, load, nft};
 
 fn ip(family: Family) -> &'static str {
     match family {

@@ -6,9 +6,9 @@ use serde_json::Value as Json;
 
 use super::{json, nf_family};
 use crate::diff::Tables;
+use crate::namespace::{alone, load, nft};
 use crate::rules::Value;
 use crate::sample;
-use crate::sample::namespace::{alone, load, nft};
 use crate::whole::Whole;
 
 /// How many objects of each kind.

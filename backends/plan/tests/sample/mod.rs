@@ -1,7 +1,6 @@
-//! Plans for the tests of this crate: small, and with one of everything.
+//! Plans for the tests of the backends: small, and with one of everything.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-pub mod namespace;
 pub mod packets;
 pub mod random;
 
@@ -105,4 +104,16 @@ pub fn everything() -> Plan {
         services.push(external);
     }
     Plan { node: Arc::new(node()), services: services.into_iter().collect() }
+}
+
+/// [`everything`], with every way of knowing pods, so that every rule that there can be is read.
+pub fn plans() -> Vec<Plan> {
+    let ways = [
+        LocalTraffic::Unknown,
+        LocalTraffic::Interface("cni0".into()),
+        LocalTraffic::InterfacePrefix("veth".into()),
+        LocalTraffic::Sources(vec![net("10.244.0.0/17"), net("10.244.128.0/17"), net("fd00:244::/48")]),
+    ];
+    let plan = |local_traffic| Plan { node: Node { local_traffic, ..node() }.into(), ..everything() };
+    ways.into_iter().map(plan).collect()
 }

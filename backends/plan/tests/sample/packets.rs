@@ -13,6 +13,18 @@ pub fn node_addresses(family: Family) -> [IpAddr; 3] {
         .map(|(v4, v6)| addr(family, v4, v6))
 }
 
+/// A packet that comes from outside.
+pub fn packet(family: Family, destination: SocketAddr) -> Packet {
+    Packet {
+        protocol: Protocol::Tcp,
+        source: addr(family, "192.0.2.1", "2001:db8::1"),
+        destination,
+        interface: Some("eth0".to_owned()),
+        source_is_local: false,
+        destination_is_local: node_addresses(family).contains(&destination.ip()),
+    }
+}
+
 /// Sources: a pod that serves nothing, two clients outside, the node, and endpoints of every service.
 fn sources(family: Family, plan: &Plan) -> BTreeSet<IpAddr> {
     let fixed = [("10.244.0.200", "fd00:244::200"), ("198.51.100.7", "2001:db8:7::7"), ("192.0.2.1", "2001:db8:99::1")];

@@ -1,4 +1,5 @@
 //! `nft` in network namespaces of their own.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 #![expect(clippy::disallowed_methods, reason = "the nft program is the witness")]
 
 use std::io::Write;

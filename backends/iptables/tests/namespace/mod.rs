@@ -1,4 +1,5 @@
 //! `iptables` in network namespaces of their own.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 #![expect(clippy::disallowed_methods, reason = "the iptables programs are the witnesses")]
 
 use std::io::Write;
