@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fairlead_kernel::nft::{Notice, NoticeKind, Ours};
+use fairlead_kernel::nft::{Notice, Ours};
 use fairlead_kernel::xtables::{EncodedChain, Hook, Rule, Variant, Xtables, used_here};
 use fairlead_plan::Family;
 
 use crate::LOCK_PATIENCE;
-use crate::concern::is_own;
 use crate::door::{DoorError, Lead, Owner};
 use crate::encode::ip;
 use crate::legacy::{Encoded, Legacy};
@@ -185,14 +184,6 @@ impl Aside {
     /// Whether an announcement of nf_tables is about one of these chains, or about what leads there.
     #[must_use]
     pub fn concerns(notice: &Notice) -> bool {
-        if Table::BOTH.iter().all(|table| table.name() != notice.table) {
-            return false;
-        }
-        match notice.kind {
-            NoticeKind::Table => notice.deleted,
-            NoticeKind::Chain => is_aside(&notice.name) || notice.deleted && is_own(&notice.name),
-            NoticeKind::Rule => is_aside(&notice.name) || notice.leads_to.as_deref().is_some_and(is_aside),
-            NoticeKind::Set | NoticeKind::Element | NoticeKind::Other => false,
-        }
+        OWNER.concerns(notice)
     }
 }
