@@ -18,12 +18,13 @@ mod traffic;
 mod usage;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use fairlead_kernel::link;
+use fairlead_kernel::sysctl::{self, SysctlError};
 use fairlead_plan::Family;
 
 pub use duration::GoDuration;
@@ -76,7 +77,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Host {
     /// Its name, as `uname -n` says it.
-    pub name: io::Result<String>,
+    pub name: Result<String, SysctlError>,
     /// The families that its kernel carries.
     pub families: Vec<Family>,
 }
@@ -85,10 +86,10 @@ impl Host {
     /// This host.
     #[must_use]
     pub fn read() -> Self {
-        let disabled = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
-        let ipv6 = Path::new("/proc/net/if_inet6").exists() && disabled.is_ok_and(|text| text.trim() == "0");
+        let enabled = sysctl::read("net/ipv6/conf/all/disable_ipv6").is_ok_and(|disabled| disabled == "0");
+        let ipv6 = enabled && link::has_ipv6();
         let families = if ipv6 { Family::BOTH.to_vec() } else { vec![Family::V4] };
-        Self { name: fs::read_to_string("/proc/sys/kernel/hostname"), families }
+        Self { name: sysctl::read("kernel/hostname"), families }
     }
 }
 

@@ -1,11 +1,11 @@
 //! The settings of each command, complete and valid.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use fairlead_iptables::Variant;
+use fairlead_kernel::sysctl::SysctlError;
 use fairlead_plan::Family;
 
 use super::flags::{
@@ -325,11 +325,10 @@ fn traffic(mode: Mode, traffic: &TrafficFlags, node: &NodeFlags, host: Host) -> 
 }
 
 /// kube-proxy's rule: the flag, else the host's name; without spaces around and in lower case.
-fn node_name(flags: &NodeFlags, host: io::Result<String>) -> Result<String, UsageError> {
+fn node_name(flags: &NodeFlags, host: Result<String, SysctlError>) -> Result<String, UsageError> {
     let given = flags.hostname_override.trim();
     let name = if given.is_empty() {
-        let why =
-            |error| format!("the name of this host cannot be read ({error}); name the node with --hostname-override.");
+        let why = |error| format!("{error}; or name the node with --hostname-override.");
         host.map_err(|error| UsageError::sentence(why(error)))?
     } else {
         given.to_owned()

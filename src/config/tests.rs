@@ -1,3 +1,4 @@
+use std::io;
 use std::time::Duration;
 
 use super::*;
@@ -271,7 +272,9 @@ fn a_host_without_a_name_needs_the_flag() {
     let host = |name| Host { name, families: vec![] };
     let nameless = parse(["fairlead"], host(Ok(" \n".to_owned()))).expect_err("no name").to_string();
     assert!(nameless.contains("--hostname-override"), "{nameless}");
-    let unreadable = parse(["fairlead"], host(Err(io::Error::other("no /proc")))).expect_err("no name").to_string();
+    let file = PathBuf::from("/proc/sys/kernel/hostname");
+    let error = SysctlError::Read { file, source: io::Error::other("no /proc") };
+    let unreadable = parse(["fairlead"], host(Err(error))).expect_err("no name").to_string();
     assert!(unreadable.contains("no /proc") && unreadable.contains("--hostname-override"), "{unreadable}");
 }
 
