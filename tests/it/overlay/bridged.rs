@@ -30,9 +30,9 @@ fn a_pod_reaches_its_neighbour_on_the_bridge_through_a_service_whatever_the_sett
         run(stage.lab.place(pod), "ip route add 10.244.1.0/24 dev eth0");
         run(stage.lab.place(pod), "ip -6 route add fd00:244:0:1::/64 dev eth0");
     }
-    let service = Service::new("web").cluster_ip(1).port(Port::tcp(80).named("t"));
+    let service = Service::new("web").cluster_ip(1).port(Port::tcp(80).named("t")).port(Port::udp(80).named("u"));
     stage.apply([service.manifest(&stage.lab, &Family::BOTH)]);
-    stage.apply(Slice::of("web").tcp("t", 8080).ready(&["a2"]).manifests(&stage.lab, &Family::BOTH));
+    stage.apply(Slice::of("web").tcp("t", 8080).udp("u", 8080).ready(&["a2"]).manifests(&stage.lab, &Family::BOTH));
     let answered = |from: &str, family| {
         let vip = SocketAddr::new(cluster_ip(1).of(family), 80);
         probe_set(stage.lab.place(from), Protocol::Tcp, vip, &Options::default()).reached.contains_key("a2")
@@ -51,6 +51,14 @@ fn a_pod_reaches_its_neighbour_on_the_bridge_through_a_service_whatever_the_sett
             let took = eventually("the setting is right", || run(node, &format!("sysctl -n {setting}")).trim() == "1");
             say("sysctl", &format!("{setting} was 0 {round}"), took);
             eventually("the neighbour answers", || answered("a1", family));
+        }
+        let long = Options { payload: 30_000, connections: 4, at_once: 1, ..Options::default() };
+        for family in Family::BOTH {
+            let vip = SocketAddr::new(cluster_ip(1).of(family), 80);
+            let seen = probe_set(stage.lab.place("a1"), Protocol::Udp, vip, &long);
+            let comes_through = family == Family::V4 || mode.carries_fragments_from_bridges();
+            assert_eq!(seen.reached.contains_key("a2"), comes_through, "{family:?}: {seen:?}");
+            assert_eq!(seen.failed.is_empty(), comes_through, "the sender is told that they are too long: {seen:?}");
         }
         off();
     }

@@ -56,6 +56,13 @@ impl Mode {
         self != Self::Ipvs
     }
 
+    /// Whether a pod on a bridge may send datagrams of IPv6 that need fragments while rules see what bridges carry
+    /// (`bridge-nf-call-ip6tables`). There they are put together before IPv6 itself sees them; IPVS (`__mtu_check_toobig_v6` in
+    /// Linux) takes the result for a packet too long for the way and says so to the sender, where a router would cut it again.
+    pub fn carries_fragments_from_bridges(self) -> bool {
+        self != Self::Ipvs
+    }
+
     /// The program that shows what the mode writes; `None` for `nft`.
     pub fn tool(self, family: Family) -> Option<String> {
         let iptables = match family {

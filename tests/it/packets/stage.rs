@@ -3,6 +3,7 @@
 use fairlead::object::{Event, Kind, Object};
 use fairlead::resolve::{DetectMode, Settings};
 use fairlead::world::{Planned, World};
+use fairlead_kernel::sysctl;
 use fairlead_lab::objects::{node, service_cidr};
 use fairlead_lab::{Lab, POD_NETS, SERVICE_NETS, Size};
 use fairlead_plan::{Family, Plan};
@@ -12,6 +13,9 @@ use serde_json::Value;
 use super::programs::{self, Mode};
 use super::scenario::{Objects, Stack};
 use super::tunnels::{self, Tunnels};
+
+/// Whether rules see IPv6 packets that a bridge carries.
+const BRIDGED_IPV6: &str = "net/bridge/bridge-nf-call-ip6tables";
 
 /// Makes the kernel of node `a` carry out a plan: the thing under test.
 pub type Program = Box<dyn FnMut(&Lab, &Plan) + Send>;
@@ -37,6 +41,10 @@ impl Stage {
     }
 
     fn in_lab(lab: Lab, mode: Mode, family: Family) -> Self {
+        if !mode.carries_fragments_from_bridges() {
+            // A kernel without bridges' own hooks has no such setting.
+            let _ = lab.node("a").run(|| sysctl::set(BRIDGED_IPV6, "0"));
+        }
         let (program, world) = (programs::of(mode), World::new(settings()));
         Self { lab, mode, family, program, tunnels: None, world, plan: Plan::default() }
     }

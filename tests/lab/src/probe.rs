@@ -206,7 +206,6 @@ async fn attempt_udp(to: SocketAddr, options: &Options) -> io::Result<Answer> {
     let mut answer = vec![0; DATAGRAM];
     if options.resend
         && let Ok(received) = timeout(options.patience / 3, socket.recv(&mut answer)).await
-        && !received.as_ref().is_err_and(is_too_long)
     {
         return parse(&answer[..received?], &request);
     }
@@ -215,13 +214,6 @@ async fn attempt_udp(to: SocketAddr, options: &Options) -> io::Result<Answer> {
     }
     let length = socket.recv(&mut answer).await?;
     parse(&answer[..length], &request)
-}
-
-/// A router has said how narrow the way is. The kernel has taken note and cuts the next datagram accordingly; who sends UDP over
-/// IPv6 must send again (RFC 8201, section 5.5).
-fn is_too_long(error: &io::Error) -> bool {
-    const EMSGSIZE: i32 = 90;
-    error.raw_os_error() == Some(EMSGSIZE)
 }
 
 /// Sends a datagram. `EPERM`, which netfilter gives to a local sender, does not yet tell drop from reject.
