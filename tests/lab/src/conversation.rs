@@ -1,11 +1,16 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fairlead_plan::Protocol;
 
 use crate::probe::{block_on, connect, source};
 use crate::wire::{Answer, DATAGRAM, parse, request};
 use crate::{Options, Outcome, Place};
+
+/// How long a child may take to run its own program.
+const HELD_BY_CHILDREN: Duration = Duration::from_secs(10);
 
 /// One connection that stays open: a TCP connection, an SCTP association, or a UDP socket that keeps its port.
 #[derive(Debug)]
@@ -70,10 +75,24 @@ async fn open_stream(protocol: Protocol, to: SocketAddr, options: &Options) -> i
 }
 
 fn open_udp(to: SocketAddr, options: &Options) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(source(to, options))?;
+    let socket = bind(source(to, options))?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(options.patience))?;
     Ok(socket)
+}
+
+/// A socket with this port. A process that another thread is about to start holds copies of this one's sockets until it runs its
+/// own program, those too that were closed here meanwhile.
+fn bind(source: SocketAddr) -> io::Result<UdpSocket> {
+    let began = Instant::now();
+    loop {
+        match UdpSocket::bind(source) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < HELD_BY_CHILDREN => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn read_line(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
