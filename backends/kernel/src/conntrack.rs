@@ -1,7 +1,9 @@
-//! Tracked connections: list those over UDP, delete some.
+//! Tracked connections: list those over UDP, delete some, hear of those that begin.
 //!
 //! A UDP flow keeps its translation for as long as packets come, even to an endpoint that is gone, so flows that no
 //! longer match the plan must be deleted. Which those are is decided elsewhere.
+
+mod beginnings;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,6 +12,7 @@ use crate::netlink::{
     ACK, Attributes, Broken, DUMP, Message, REQUEST, Socket, TooLong, attributes, be_u16, be_u32, messages,
 };
 use crate::sysctl::{self, SysctlError};
+pub use beginnings::{Beginnings, Heard};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const NEW: u16 = SUBSYSTEM;
@@ -133,7 +136,7 @@ impl Conntrack {
         let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
             let list = message.payload.get(NFGENMSG_LEN..).unwrap_or_default();
             if message.header.kind == NEW
-                && let Some(flow) = flow(&attributes(list), protocol)
+                && let Some(flow) = flow(&attributes(list), |found| found == protocol)
             {
                 each(&flow);
             }
@@ -232,11 +235,11 @@ fn put_address(message: &mut Message, address: IpAddr, v4: u16, v6: u16) {
     };
 }
 
-/// Reads a flow; `None` for another protocol.
-fn flow(list: &Attributes<'_>, protocol: u8) -> Option<Flow> {
+/// Reads a flow; `None` for a protocol that is not wanted, or without ports.
+fn flow(list: &Attributes<'_>, wanted: impl Fn(u8) -> bool) -> Option<Flow> {
     let original = attributes(list.clone().get(CTA_TUPLE_ORIG)?);
-    let found = *attributes(original.clone().get(CTA_TUPLE_PROTO)?).get(CTA_PROTO_NUM)?.first()?;
-    if found != protocol {
+    let protocol = *attributes(original.clone().get(CTA_TUPLE_PROTO)?).get(CTA_PROTO_NUM)?.first()?;
+    if !wanted(protocol) {
         return None;
     }
     let number = |kind| list.clone().get(kind).and_then(be_u32).unwrap_or(0);
