@@ -41,6 +41,10 @@
 //! interpreter walks. What the plan says beside that is asked of the running program through [`local`], a socket in the file
 //! system, which answers from what the loop has told it.
 //!
+//! With `--service-counters` [`counters`] hears from the kernel which connections begin, and adds them up by service port.
+//!
+//! [`page`] shows the same to a browser on this node, beside the answers of [`health`].
+//!
 //! [`config`] turns flags, or the file of `--config`, into settings that are complete and valid; a file becomes the flags that mean
 //! the same. When it changes the program begins anew in the same process: a start keeps what is right in the kernel.
 //!
@@ -104,7 +108,7 @@
 //! | `serde`, `serde_json`, `serde-saphyr` | objects as JSON and YAML |
 //! | `socket2` | listeners that bind one port separately for IPv4 and IPv6 |
 //! | `prometheus` | metrics; without protobuf |
-//! | `clap` | the command line |
+//! | `clap`, `clap_complete`, `clap_mangen` | the command line, and from it completions for shells and manual pages |
 //! | `tracing`, `tracing-subscriber` | logs |
 //! | `ipnet` | prefixes |
 //! | `regex` | interfaces by expression, as flannel's `--iface-regex` |
@@ -130,6 +134,7 @@
 
 pub mod config;
 pub mod conntrack;
+pub mod counters;
 pub mod explain;
 pub mod flows;
 pub mod guard;
@@ -141,6 +146,7 @@ pub mod modes;
 pub mod object;
 pub mod outward;
 pub mod overlay;
+pub mod page;
 pub mod program;
 pub mod reconcile;
 pub mod render;

@@ -2,10 +2,12 @@
 //!
 //! Names are kube-proxy's where the meaning is the same, so that dashboards and alerts go on working.
 
+mod counters;
 mod declared;
 mod iptables;
 mod overlay;
 mod process;
+mod reference;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +17,9 @@ use fairlead_plan::{Family, Report, SyncError};
 use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
 pub use declared::{DECLARED, Declared};
+pub use reference::reference;
 
+use crate::counters::Counters;
 use crate::object::Kind;
 use crate::resolve::Tally;
 use declared::Table;
@@ -140,6 +144,8 @@ pub struct Metrics {
     tally: Mutex<Option<Tally>>,
     /// In mode iptables.
     iptables: OnceLock<Arc<Figures>>,
+    /// With `--service-counters`.
+    counters: OnceLock<Arc<Counters>>,
 }
 
 impl Metrics {
@@ -172,7 +178,7 @@ impl Metrics {
             table.repairs.with_label_values(&[what]);
         }
         let path = Path::new(&table);
-        Self { registry, table, path, tally: Mutex::default(), iptables: OnceLock::new() }
+        Self { registry, table, path, tally: Mutex::default(), iptables: OnceLock::new(), counters: OnceLock::new() }
     }
 
     /// A sync was asked for.
@@ -281,6 +287,7 @@ impl Metrics {
             self.show(tally);
         }
         self.show_iptables();
+        self.show_counters();
         self.process(Process::read());
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }

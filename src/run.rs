@@ -17,11 +17,13 @@ use crate::loopback::Loopback;
 use crate::metrics::{Cause, Metrics};
 use crate::outward::{self, Outward};
 use crate::overlay::{self, Overlay};
+use crate::page::Known;
 use crate::program::Programmer;
 use crate::reconcile::{Pace, Reconciler};
+use crate::sysctls::Sysctl;
 use crate::watch::{ApiSettings, ManifestSettings, NodeScope, Publisher, Source, Timing};
 use crate::world::World;
-use crate::{modes, sysctls};
+use crate::{counters, modes, sysctls};
 
 /// Why [`run`] ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +61,20 @@ pub async fn run(
     let overlay = overlay.transpose().context("starting the overlay")?;
     surround(&settings, overlay.as_ref(), &metrics)?;
     let (checks, wanted_checks) = watch::channel(WantedChecks::default());
-    let mut failures = serve(&settings, &health, &metrics, &publisher, wanted_checks)?;
-
     let facts = Arc::new(Facts::new(settings.mode.kube_proxy_name()));
+    let known = Known {
+        node: settings.traffic.node_name.clone(),
+        facts: Arc::clone(&facts),
+        health: Arc::clone(&health),
+        metrics: Arc::clone(&metrics),
+    };
+    if settings.counts_connections()
+        && let Err(error) = counters::start(&facts, &metrics)
+    {
+        warn!("connections are not counted by Service: {error:#}");
+    }
+    let mut failures = serve(&settings, known, &publisher, wanted_checks)?;
+
     // Held until the program ends: then nobody finds it any more.
     let _local = answer_locally(&settings, &facts);
     let (doubt_sender, doubts) = mpsc::unbounded_channel();
@@ -128,7 +141,11 @@ async fn other_settings(mut changes: mpsc::UnboundedReceiver<Reload>, metrics: &
 /// What could not be set.
 pub fn init(settings: &Settings) -> anyhow::Result<()> {
     let cpus = sysctl::possible_cpus().unwrap_or(1);
-    let applied = sysctls::apply(&sysctls::wanted(&settings.conntrack, cpus));
+    let mut wanted = sysctls::wanted(&settings.conntrack, cpus);
+    if settings.overlay.backend != overlay::Backend::None {
+        wanted.extend(settings.traffic.families.iter().map(|family| Sysctl::Forwarding(*family)));
+    }
+    let applied = sysctls::apply(&wanted);
     applied.written.iter().for_each(|sysctl| info!("{sysctl} is set now"));
     applied.failed.iter().for_each(|(sysctl, error)| warn!("{sysctl} is not set: {error}"));
     modes::prepare(settings.mode, &settings.ipvs)?;
@@ -216,8 +233,7 @@ async fn source(
 /// comes through the channel.
 fn serve(
     settings: &Settings,
-    health: &Arc<Health>,
-    metrics: &Arc<Metrics>,
+    known: Known,
     publisher: &Publisher,
     wanted_checks: watch::Receiver<WantedChecks>,
 ) -> anyhow::Result<mpsc::UnboundedReceiver<anyhow::Error>> {
@@ -225,25 +241,25 @@ fn serve(
     let (notes, mut said) = mpsc::unbounded_channel();
     let (hard, healthz, scrape) = (settings.bind_hard_fail, settings.healthz, settings.metrics);
     let facts = health::Facts { mode: settings.mode, configuration: serde_json::to_string(&settings.configuration)? };
-    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
-    let (publisher, node_name) = (publisher.clone(), settings.traffic.node_name.clone());
+    let (publisher, known) = (publisher.clone(), Arc::new(known));
     let run = async move {
         let mut servers: JoinSet<anyhow::Result<()>> = JoinSet::new();
         if let Some(address) = healthz {
-            let (health, metrics, notes) = (Arc::clone(&health), Arc::clone(&metrics), notes.clone());
-            servers.spawn(async move { Ok(health::serve_health(address, hard, health, metrics, notes).await?) });
+            let (known, notes) = (Arc::clone(&known), notes.clone());
+            servers.spawn(async move { Ok(health::serve_health(address, hard, known, notes).await?) });
         }
         if let Some(address) = scrape {
-            let (metrics, notes, facts) = (Arc::clone(&metrics), notes.clone(), facts);
-            servers.spawn(async move { Ok(health::serve_metrics(address, hard, facts, metrics, notes).await?) });
+            let (known, notes) = (Arc::clone(&known), notes.clone());
+            servers.spawn(async move { Ok(health::serve_metrics(address, hard, facts, known, notes).await?) });
         }
+        let (health, metrics) = (Arc::clone(&known.health), Arc::clone(&known.metrics));
         servers.spawn(async move {
             health::serve_checks(wanted_checks, health, metrics, notes).await;
             Ok(())
         });
         servers.spawn(async move {
             while let Some(note) = said.recv().await {
-                outward::server_note(&publisher, &node_name, note);
+                outward::server_note(&publisher, &known.node, note);
             }
             Ok(())
         });

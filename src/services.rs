@@ -8,7 +8,9 @@ use crate::config;
 use crate::local::{self, DEFAULT_SOCKET, ServiceView};
 use crate::overlay::list;
 
-const HEADS: [&str; 7] = ["SERVICE", "PROTOCOL", "FAMILY", "FRONTENDS", "POLICY", "AFFINITY", "ENDPOINTS"];
+/// What the columns of the table say.
+pub(crate) const HEADS: [&str; 8] =
+    ["SERVICE", "PROTOCOL", "FAMILY", "FRONTENDS", "POLICY", "AFFINITY", "ENDPOINTS", "CONNECTIONS"];
 /// How many addresses a column names.
 const TOLD: usize = 4;
 
@@ -36,7 +38,8 @@ pub fn services(settings: &config::Services) -> anyhow::Result<()> {
     }
 }
 
-fn row(service: &ServiceView) -> [String; 7] {
+/// A service port as a row of the table.
+pub(crate) fn row(service: &ServiceView) -> [String; 8] {
     let frontend = |one: &local::FrontendView| match one.allow.is_empty() {
         true => format!("{} {}", one.kind, one.address),
         false => format!("{} {} from {}", one.kind, one.address, some(one.allow.iter().cloned())),
@@ -55,6 +58,7 @@ fn row(service: &ServiceView) -> [String; 7] {
         service.policy(),
         affinity,
         endpoints,
+        service.connections.map_or_else(|| "-".to_owned(), |count| count.to_string()),
     ]
 }
 

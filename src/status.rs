@@ -67,6 +67,12 @@ pub fn status(settings: &config::Status) -> anyhow::Result<()> {
     } else {
         print!("{}", text(&status));
     }
+    let wrong = wrong(&status);
+    if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("; ")) }
+}
+
+/// What is not as it should be, a sentence each.
+pub(crate) fn wrong(status: &Status) -> Vec<String> {
     let ill = status.controllers.iter().filter(|(_, well)| !well).map(|(name, _)| *name);
     let mut wrong: Vec<String> = ill.map(|name| format!("{name} is not well")).collect();
     if let Some(State { failing, .. }) = status.state.as_ref().filter(|state| state.failing > 0) {
@@ -79,7 +85,7 @@ pub fn status(settings: &config::Status) -> anyhow::Result<()> {
         let silent = status.peers.1 - status.peers.0;
         wrong.push(format!("{silent} ways to peers do not carry packets; see `fairlead overlay probe`"));
     }
-    if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("; ")) }
+    wrong
 }
 
 fn read(settings: &config::Status) -> anyhow::Result<Status> {
@@ -92,23 +98,50 @@ fn read(settings: &config::Status) -> anyhow::Result<Status> {
     for (name, path) in [("process", "/livez"), ("services", "/healthz"), ("first sync", "/readyz")] {
         controllers.push((name, ask(settings.health, path)?.0 == 200));
     }
-    let overlay: Vec<Part> = metrics.lines().filter_map(part).collect();
     let mut peers = (0, 0);
-    if let Some(up) = value(&metrics, "fairlead_overlay_up") {
-        let refused = ["fairlead_overlay_peers_refused", "fairlead_overlay_peers_failing"];
-        let refused: f64 = refused.iter().filter_map(|name| value(&metrics, name)).sum();
-        controllers.push(("overlay devices", up > 0.0));
-        controllers.push(("overlay peers", refused == 0.0));
+    let of_overlay = overlay_controllers(&metrics);
+    if !of_overlay.is_empty() {
+        controllers.extend(of_overlay);
         let findings = probe::findings(&[], settings.timeout)?;
         peers = (findings.iter().filter(|finding| finding.is_well()).count(), findings.len());
     }
     let state = local::state(settings.socket.as_deref())?;
-    let tracked = ["net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"].map(sysctl::read_number);
-    let conntrack = match tracked {
+    let (overlay, conntrack) = (overlay(&metrics), conntrack());
+    Ok(Status { mode: mode.trim().to_owned(), state, conntrack, controllers, overlay, peers })
+}
+
+/// Connections that the kernel tracks, and how many it has room for.
+pub(crate) fn conntrack() -> Option<(u64, u64)> {
+    match ["net/netfilter/nf_conntrack_count", "net/netfilter/nf_conntrack_max"].map(sysctl::read_number) {
         [Ok(count), Ok(most)] => Some((count, most)),
         _ => None,
-    };
-    Ok(Status { mode: mode.trim().to_owned(), state, conntrack, controllers, overlay, peers })
+    }
+}
+
+/// How this node takes part in the overlay, from the text of its metrics.
+pub(crate) fn overlay(metrics: &str) -> Vec<Part> {
+    metrics.lines().filter_map(part).collect()
+}
+
+/// The parts of the program that keep the overlay, and whether they are well; none without an overlay.
+pub(crate) fn overlay_controllers(metrics: &str) -> Vec<(&'static str, bool)> {
+    let Some(up) = value(metrics, "fairlead_overlay_up") else { return Vec::new() };
+    let refused = ["fairlead_overlay_peers_refused", "fairlead_overlay_peers_failing"];
+    let refused: f64 = refused.iter().filter_map(|name| value(metrics, name)).sum();
+    vec![("overlay devices", up > 0.0), ("overlay peers", refused == 0.0)]
+}
+
+/// What the program knows of its peers without asking them, from the text of its metrics; `None` without an overlay.
+pub(crate) fn peers_told(metrics: &str) -> Option<String> {
+    let count = |name: &str| value(metrics, name);
+    let refused = count("fairlead_overlay_peers_refused")?;
+    let failing = count("fairlead_overlay_peers_failing")?;
+    let silent = count("fairlead_overlay_peers_silent")?;
+    let all = metrics.lines().filter_map(|line| line.strip_prefix("fairlead_overlay_peers{"));
+    let all: f64 = all.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok()).sum();
+    Some(format!(
+        "{all} ways to other nodes; {refused} nodes refused, {failing} refused by the kernel, {silent} silent when last asked"
+    ))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share is for people")]
@@ -140,11 +173,22 @@ fn part(line: &str) -> Option<Part> {
 }
 
 fn text(status: &Status) -> String {
+    let now = SystemTime::now();
+    let mut all = lines(status, now);
+    if !status.overlay.is_empty() {
+        all.push(("peers", format!("{}/{} reachable", status.peers.0, status.peers.1)));
+    }
+    all.extend(troubles(status, now).into_iter().map(|text| ("trouble", text)));
+    all.iter().map(|(name, text)| format!("{name:<12} {text}\n")).collect()
+}
+
+/// Each thing that is known for certain, by its name.
+pub(crate) fn lines(status: &Status, now: SystemTime) -> Vec<(&'static str, String)> {
     let well = status.controllers.iter().filter(|(_, well)| *well).count();
     let ill: Vec<&str> = status.controllers.iter().filter(|(_, well)| !well).map(|(name, _)| *name).collect();
     let ill = if ill.is_empty() { String::new() } else { format!(" (not: {})", ill.join(", ")) };
     let mut lines = vec![("mode", status.mode.clone())];
-    lines.extend(status.state.iter().flat_map(|state| told(state, SystemTime::now())));
+    lines.extend(status.state.iter().flat_map(|state| told(state, now)));
     lines.extend(status.conntrack.map(|conntrack| {
         let (count, most) = conntrack;
         ("conntrack", format!("{count} of {most} connections ({:.1} %)", use_of(conntrack) * PERCENT))
@@ -154,14 +198,13 @@ fn text(status: &Status) -> String {
         lines.push(("overlay", format!("{family}: {backend} over {interface} {address}, pods {pods}, {masquerade}")));
     }
     lines.push(("controllers", format!("{well}/{} healthy{ill}", status.controllers.len())));
-    if !status.overlay.is_empty() {
-        lines.push(("peers", format!("{}/{} reachable", status.peers.0, status.peers.1)));
-    }
+    lines
+}
+
+/// What went wrong or was repaired last, the newest at the end.
+pub(crate) fn troubles(status: &Status, now: SystemTime) -> Vec<String> {
     let troubles = status.state.iter().flat_map(|state| &state.troubles);
-    lines.extend(
-        troubles.map(|trouble| ("trouble", format!("{}: {}", ago(trouble.at, SystemTime::now()), trouble.what))),
-    );
-    lines.iter().map(|(name, text)| format!("{name:<12} {text}\n")).collect()
+    troubles.map(|trouble| format!("{}: {}", ago(trouble.at, now), trouble.what)).collect()
 }
 
 /// What the program tells, as lines.

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
+use fairlead_kernel::address;
 use fairlead_kernel::sysctl::{self, SysctlError};
+use fairlead_plan::Family;
 
 /// kube-proxy scales the limit with the CPUs up to here (about 300 MB of kernel memory when full).
 const MAX_SCALED: u64 = 1_048_576;
@@ -47,6 +49,7 @@ impl Default for ConntrackSettings {
     }
 }
 
+const FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";
 const MAX: &str = "net/netfilter/nf_conntrack_max";
 const TCP_BE_LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
 const TCP_ESTABLISHED: &str = "net/netfilter/nf_conntrack_tcp_timeout_established";
@@ -66,6 +69,8 @@ pub enum Sysctl {
     },
     /// The hash table of connection tracking has at least so many buckets.
     Buckets(u64),
+    /// Packets of others are passed on, in this family, on every interface. An overlay needs it.
+    Forwarding(Family),
 }
 
 impl Sysctl {
@@ -77,6 +82,13 @@ impl Sysctl {
         match self {
             Self::Is { path, value } => sysctl::set(path, &value.to_string()),
             Self::Buckets(at_least) => sysctl::raise_conntrack_buckets(at_least),
+            Self::Forwarding(Family::V4) => sysctl::set("net/ipv4/ip_forward", "1"),
+            Self::Forwarding(Family::V6) => {
+                if sysctl::read_number(FORWARDING_V6).unwrap_or(0) == 0 {
+                    listen_to_routers()?;
+                }
+                sysctl::set(FORWARDING_V6, "1")
+            }
         }
     }
 }
@@ -85,9 +97,22 @@ impl std::fmt::Display for Sysctl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Is { path, value } => write!(f, "{path} = {value}"),
+            Self::Forwarding(family) => write!(f, "forwarding of {}", family.label()),
             Self::Buckets(at_least) => write!(f, "buckets of connection tracking >= {at_least}"),
         }
     }
+}
+
+/// A router does not listen to advertisements of routers, and so would lose its own default route: whichever interface listens now
+/// is told to go on.
+fn listen_to_routers() -> Result<(), SysctlError> {
+    for (_, name) in address::interface_names().unwrap_or_default() {
+        let accept = format!("net/ipv6/conf/{name}/accept_ra");
+        if sysctl::read_number(&accept).unwrap_or(0) == 1 {
+            sysctl::set(&accept, "2")?;
+        }
+    }
+    Ok(())
 }
 
 /// What the kernel should have on a machine with this many CPUs ([`sysctl::possible_cpus`]). Mode nft needs nothing else.

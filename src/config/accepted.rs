@@ -16,7 +16,7 @@ pub(super) struct FileFlags {
     /// Write all settings to this file as --config reads them, then exit
     #[arg(long, value_name = "FILE", default_value = "", hide_default_value = true)]
     pub(super) write_config_to: String,
-    /// Set what needs more privilege than CAP_NET_ADMIN (limits of connection tracking), then exit
+    /// Set what needs more privilege than CAP_NET_ADMIN (limits of connection tracking, forwarding for an overlay), then exit
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
     pub(super) init_only: bool,

@@ -12,27 +12,25 @@ use super::look::{ExplainFlags, ServicesFlags, StatusFlags};
 use super::overlay::OverlayFlags;
 use crate::local::DEFAULT_SOCKET;
 
-const ABOUT: &str = "fairlead carries the traffic of Kubernetes Services on one node, in place of kube-proxy.";
+const ABOUT: &str = "Carry the traffic of Kubernetes Services on one node, in the place of kube-proxy";
 const EXAMPLES: &str = "\
 Examples:
   fairlead --kubeconfig=/var/lib/kube-proxy/kubeconfig.conf --cluster-cidr=10.244.0.0/16
   fairlead --config=/var/lib/kube-proxy/config.conf --hostname-override=node-1
   fairlead --manifests=./manifests --hostname-override=node-1 -v=2
   fairlead render -f ./manifests --hostname-override=node-1
-  fairlead overlay list
   fairlead overlay probe
   fairlead overlay trace 10.244.2.11
   fairlead status
-  fairlead services
   fairlead explain 10.244.1.5 10.96.0.10:53/udp
   fairlead cleanup
+  fairlead man overlay probe | man -l -
+  source <(fairlead completions bash)
 
 Flags have kube-proxy's names and defaults where they mean the same. Durations are written like 30s, 1m30s or 1h.";
 
-const HEALTHZ: &str =
-    "Where /healthz, /livez and /readyz answer; empty for nowhere [default: 0.0.0.0:10256, or [::]:10256]";
-const METRICS: &str =
-    "Where /metrics, /proxyMode and /configz answer; empty for nowhere [default: 127.0.0.1:10249, or [::1]:10249]";
+const HEALTHZ: &str = "Where /healthz, /livez, /readyz and, to this node alone, the status page answer; empty for nowhere [default: 0.0.0.0:10256, or [::]:10256]";
+const METRICS: &str = "Where /metrics, /proxyMode, /configz and, to this node alone, the status page answer; empty for nowhere [default: 127.0.0.1:10249, or [::1]:10249]";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -47,7 +45,8 @@ pub(super) struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Subcommands {
-    /// Remove everything that fairlead has put into the kernel of this node, then exit
+    /// Remove everything that fairlead has put into the kernel of this node, and what kube-proxy has left there in any of its modes,
+    /// then exit
     Cleanup(CleanupFlags),
     /// Print what this node would do with the objects in some files, without touching the kernel
     Render(Box<RenderFlags>),
@@ -59,6 +58,20 @@ pub(super) enum Subcommands {
     /// Print the journey of one packet, read from the kernel: which rules and elements apply, which endpoints with which probability,
     /// masquerade, connection tracking, route, tunnel; and what the plan says. Exits with 1 if the kernel differs from the plan
     Explain(ExplainFlags),
+    /// Print a script that completes commands and flags of fairlead in a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of fairlead, or of one of its commands, as roff for man
+    Man {
+        /// The command, such as status or overlay list
+        #[arg(value_name = "COMMAND")]
+        of: Vec<String>,
+    },
+    /// Print the table of all metrics and what they mean, as Markdown
+    Metrics,
     /// Look at the overlay of this node
     #[command(disable_help_subcommand = true, subcommand_required = true)]
     Overlay {
@@ -287,6 +300,11 @@ pub(super) struct HttpFlags {
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
     pub(super) bind_address_hard_fail: bool,
+    /// Count the connections that begin through each port of a Service. Costs a few microseconds of processor time for each
+    /// connection of the node, also those that reach no Service; not for --mode=ipvs
+    #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
+    pub(super) service_counters: bool,
     /// Where `fairlead explain`, `services` and `status` find this program: a socket for the owner of the process alone; empty for
     /// nowhere
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]

@@ -9,6 +9,9 @@ use super::UsageError;
 use super::flags::IpvsFlags;
 use super::settings::positive;
 
+/// Said where connections are to be counted in this mode.
+pub(super) const COUNTS_ITSELF: &str = "--service-counters has no effect in mode ipvs, where the kernel counts by itself; see ipvsadm --list --numeric --stats";
+
 /// What only mode ipvs looks at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IpvsSettings {

@@ -12,6 +12,7 @@ mod ipvs;
 mod look;
 mod net_conf;
 mod overlay;
+mod reference;
 mod reload;
 mod settings;
 mod traffic;
@@ -125,6 +126,9 @@ where
         })),
         Some(flags::Subcommands::Services(flags)) => Ok(Command::Services(look::services(flags))),
         Some(flags::Subcommands::Explain(flags)) => Ok(Command::Explain(look::explain(flags))),
+        Some(flags::Subcommands::Completions { shell }) => Ok(Command::Print(reference::completions(shell))),
+        Some(flags::Subcommands::Man { of }) => reference::man(&of).map(Command::Print),
+        Some(flags::Subcommands::Metrics) => Ok(Command::Print(crate::metrics::reference())),
         Some(flags::Subcommands::Overlay { command }) => Ok(overlay_command(command)),
         Some(flags::Subcommands::Render(flags)) => Ok(Command::Render(Box::new(settings::render(*flags, host)?))),
     }
@@ -179,6 +183,7 @@ fn beside_a_file(line: flags::RunFlags) -> flags::RunFlags {
     flags.overlay = line.overlay;
     flags.process.log = line.process.log;
     flags.http.socket = line.http.socket;
+    flags.http.service_counters = line.http.service_counters;
     flags
 }
 

@@ -47,6 +47,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// Whether the program stops if one of the two addresses is taken (`bindAddressHardFail`).
     pub bind_hard_fail: bool,
+    /// Whether connections are counted by service port ([`crate::counters`]); not in mode ipvs, whatever this says.
+    pub service_counters: bool,
     /// Where commands on this node ask (a path in the file system).
     pub socket: Option<PathBuf>,
     /// Wanted value of `/proc/self/oom_score_adj`.
@@ -65,7 +67,14 @@ impl Settings {
     /// What an operator should know at the start although it is allowed, one sentence each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        self.said.iter().cloned().chain(traffic::notes(&self.traffic)).collect()
+        let counters = (self.service_counters && self.mode == Mode::Ipvs).then(|| ipvs::COUNTS_ITSELF.to_owned());
+        self.said.iter().cloned().chain(counters).chain(traffic::notes(&self.traffic)).collect()
+    }
+
+    /// Whether connections are counted by service port.
+    #[must_use]
+    pub fn counts_connections(&self) -> bool {
+        self.service_counters && self.mode != Mode::Ipvs
     }
 }
 
@@ -258,6 +267,7 @@ pub(super) fn run(flags: &RunFlags, host: Host) -> Result<Settings, UsageError> 
         healthz: address::healthz(&flags.http, &flags.accepted, bind_address)?,
         metrics: address::metrics(&flags.http, &flags.accepted, bind_address)?,
         bind_hard_fail: flags.http.bind_address_hard_fail,
+        service_counters: flags.http.service_counters,
         socket: super::look::path(&flags.http.socket),
         oom_score_adj: oom,
         log: LogSettings::new(&flags.process.log),

@@ -180,7 +180,8 @@ fn wrong_input_gets_one_sentence_that_names_the_flag_and_the_remedy() {
         (&["--ipvs-sync-period=0"], "--ipvs-sync-period=0s: must be longer than nothing; write something like 30s."),
         (
             &["clean"],
-            "clean is not a command of fairlead; use cleanup, overlay, render, status, or flags alone to run it.",
+            "clean is not a command of fairlead; use one of cleanup, render, status, services, explain, completions, man, \
+             metrics, overlay, or flags alone to run it.",
         ),
         (&["render"], "--filename is missing; add it."),
         (
@@ -296,6 +297,21 @@ fn render_takes_files_and_the_same_traffic_flags() {
         read(&["cleanup", "--only=nft,overlay"]),
         Ok(Command::Cleanup(Cleanup { only, .. })) if only == [Part::Nft, Part::Overlay]
     ));
+}
+
+#[test]
+fn connections_are_counted_where_it_is_asked_for_and_not_in_mode_ipvs() {
+    let settings = |flags: &[&str]| match read(flags) {
+        Ok(Command::Run(settings)) => settings,
+        other => panic!("{other:?}"),
+    };
+    assert!(!settings(&[]).counts_connections());
+    for flags in [&["--service-counters"] as &[&str], &["--service-counters=true", "--mode=iptables"]] {
+        assert!(settings(flags).counts_connections(), "{flags:?}");
+    }
+    let ipvs = settings(&["--service-counters", "--mode=ipvs"]);
+    assert!(!ipvs.counts_connections());
+    assert!(ipvs.notes().iter().any(|note| note.contains("--service-counters has no effect in mode ipvs")));
 }
 
 #[test]

@@ -78,9 +78,8 @@ fn unknown(what: &str, suggestion: Option<String>) -> String {
             format!("{what} is not a flag of fairlead; see `fairlead --help` for those it has.")
         }
         None => {
-            format!(
-                "{what} is not a command of fairlead; use cleanup, overlay, render, status, or flags alone to run it."
-            )
+            let commands = super::reference::commands();
+            format!("{what} is not a command of fairlead; use one of {commands}, or flags alone to run it.")
         }
     }
 }

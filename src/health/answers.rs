@@ -6,30 +6,41 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY};
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use super::listen::{Answer, ListenError, Server, answer};
-use super::{Health, Notes, Verdict};
+use super::listen::{Answer, Asked, ListenError, Server, answer};
+use super::{Notes, Verdict};
 use crate::config::Mode;
-use crate::metrics::{Metrics, Question};
+use crate::metrics::Question;
+use crate::page::{self, Known, Wanted};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+/// The page needs nothing but its own style and form: a browser takes nothing else from it, whatever should get into it.
+const PAGE_HEADERS: [(HeaderName, &str); 3] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (CACHE_CONTROL, "no-store"),
+    (REFERRER_POLICY, "no-referrer"),
+];
 /// The content type that tells Prometheus the version of its text format.
 const METRICS: &str = "text/plain; version=0.0.4";
 /// Go's zero time, which kube-proxy shows for "never".
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// Serves `/healthz`, `/livez` and `/readyz` for ever.
+/// Serves `/healthz`, `/livez`, `/readyz` and the status page for ever.
 ///
 /// # Errors
 /// Only with `hard_fail`, when the address is taken.
 pub async fn serve_health(
     address: SocketAddr,
     hard_fail: bool,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    known: Arc<Known>,
     notes: Notes,
 ) -> Result<(), ListenError> {
     let server = Server {
@@ -39,8 +50,8 @@ pub async fn serve_health(
         address,
         hard_fail,
     };
-    let counts = Arc::clone(&metrics);
-    let answering = move |path: &str| health_answer(path, &health, &counts);
+    let metrics = Arc::clone(&known.metrics);
+    let answering = move |asked: &Asked<'_>| health_answer(asked, &known);
     server.run(Arc::new(answering), &metrics, &notes).await
 }
 
@@ -53,7 +64,7 @@ pub struct Facts {
     pub configuration: String,
 }
 
-/// Serves `/metrics`, `/proxyMode`, `/configz` and `/healthz` for ever.
+/// Serves `/metrics`, `/proxyMode`, `/configz`, `/healthz` and the status page for ever.
 ///
 /// # Errors
 /// Only with `hard_fail`, when the address is taken.
@@ -61,7 +72,7 @@ pub async fn serve_metrics(
     address: SocketAddr,
     hard_fail: bool,
     facts: Facts,
-    metrics: Arc<Metrics>,
+    known: Arc<Known>,
     notes: Notes,
 ) -> Result<(), ListenError> {
     let server = Server {
@@ -71,31 +82,50 @@ pub async fn serve_metrics(
         address,
         hard_fail,
     };
-    let shown = Arc::clone(&metrics);
-    let answering = move |path: &str| metrics_answer(path, &facts, &shown);
+    let metrics = Arc::clone(&known.metrics);
+    let answering = move |asked: &Asked<'_>| metrics_answer(asked, &facts, &known);
     server.run(Arc::new(answering), &metrics, &notes).await
 }
 
-fn metrics_answer(path: &str, facts: &Facts, metrics: &Metrics) -> Answer {
-    match path {
-        "/metrics" => match metrics.scrape() {
+fn metrics_answer(asked: &Asked<'_>, facts: &Facts, known: &Known) -> Answer {
+    match asked.path {
+        "/metrics" => match known.metrics.scrape() {
             Ok(text) => answer(StatusCode::OK, METRICS, text),
             Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
         "/proxyMode" => answer(StatusCode::OK, TEXT, facts.mode.kube_proxy_name()),
         "/configz" => answer(StatusCode::OK, JSON, facts.configuration.clone()),
         "/healthz" | "/healthz/ping" => answer(StatusCode::OK, TEXT, "ok"),
-        _ => not_found("/metrics, /proxyMode, /configz or /healthz"),
+        "/" | "/status" => status_page(asked, known),
+        _ => not_found("/metrics, /proxyMode, /configz, /healthz or /status"),
     }
 }
 
-fn health_answer(path: &str, health: &Health, metrics: &Metrics) -> Answer {
+fn status_page(asked: &Asked<'_>, known: &Known) -> Answer {
+    if !page::may_see(asked.peer, asked.host) {
+        return answer(StatusCode::FORBIDDEN, TEXT, page::NOT_FOR_YOU);
+    }
+    match known.page(&Wanted::of(asked.query)) {
+        Ok(text) => {
+            let mut answer = answer(StatusCode::OK, HTML, text);
+            for (name, value) in PAGE_HEADERS {
+                answer.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            answer
+        }
+        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+    }
+}
+
+fn health_answer(asked: &Asked<'_>, known: &Known) -> Answer {
+    let Known { health, metrics, .. } = known;
     let verdict = health.verdict(Instant::now());
-    let (good, question) = match path {
+    let (good, question) = match asked.path {
+        "/" | "/status" => return status_page(asked, known),
         "/healthz" => (verdict.healthy && verdict.eligible, Some(Question::Healthz)),
         "/livez" => (verdict.healthy, Some(Question::Livez)),
         "/readyz" => (verdict.ready, None),
-        _ => return not_found("/healthz, /livez or /readyz"),
+        _ => return not_found("/healthz, /livez, /readyz or /status"),
     };
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if let Some(question) = question {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::listen::{Answer, RETRY, Scope, answer, bind, serve};
+use super::listen::{Answer, Asked, RETRY, Scope, answer, bind, serve};
 use super::{Health, Note, Notes};
 use crate::metrics::{Cause, Metrics};
 use crate::object::ObjectName;
@@ -168,7 +168,7 @@ impl Checks {
 
     fn answering(&self, service: ObjectName) -> super::listen::Answering {
         let (wanted, health) = (self.wanted.clone(), Arc::clone(&self.health));
-        Arc::new(move |_: &str| {
+        Arc::new(move |_: &Asked<'_>| {
             let local = wanted.borrow().checks.get(&service).map_or(0, |check| check.local_ready);
             check_answer(&service, local, health.verdict(Instant::now()).healthy)
         })

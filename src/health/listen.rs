@@ -1,13 +1,13 @@
 //! Listening and serving: what all servers have in common.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,8 +32,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Any of the answers of this module.
 pub(super) type Answer = Response<Full<Bytes>>;
-/// Answers a request for a path; the method does not matter.
-pub(super) type Answering = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
+/// Answers a request; the method does not matter.
+pub(super) type Answering = Arc<dyn Fn(&Asked<'_>) -> Answer + Send + Sync>;
+
+/// What an answer may depend on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) path: &'a str,
+    /// Behind the question mark.
+    pub(super) query: &'a str,
+    /// The header of that name.
+    pub(super) host: Option<&'a str>,
+    /// Who asks.
+    pub(super) peer: IpAddr,
+}
 
 /// A server has no address to answer on and is not to wait for it.
 #[derive(Debug, thiserror::Error)]
@@ -119,10 +131,10 @@ pub(super) async fn serve(listener: TcpListener, answering: Answering) {
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let answering = Arc::clone(&answering);
                 connections.spawn(async move {
-                    converse(stream, answering).await;
+                    converse(stream, peer.ip(), answering).await;
                     drop(permit);
                 });
             }
@@ -135,9 +147,11 @@ pub(super) async fn serve(listener: TcpListener, answering: Answering) {
     }
 }
 
-async fn converse(stream: TcpStream, answering: Answering) {
+async fn converse(stream: TcpStream, peer: IpAddr, answering: Answering) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answering(request.uri().path());
+        let uri = request.uri();
+        let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?"));
+        let answer = answering(&Asked { path: uri.path(), query: uri.query().unwrap_or_default(), host, peer });
         async move { Ok::<_, std::convert::Infallible>(answer) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();

@@ -5,10 +5,11 @@
 //! | health address (10256) | `/healthz` | this node should get traffic of load balancers |
 //! | | `/livez` | this process should not be restarted |
 //! | | `/readyz` | the first complete sync is in the kernel |
+//! | both | `/`, `/status` | a page for people on this node: [`crate::page`] |
 //! | metrics address (10249) | `/metrics`, `/proxyMode`, `/configz`, `/healthz` | for Prometheus and people |
 //! | health-check node ports | every path | one Service has ready endpoints on this node |
 //!
-//! Paths, status codes and bodies of all but `/readyz` are kube-proxy's.
+//! Paths, status codes and bodies of all but `/readyz` and the page are kube-proxy's.
 
 mod answers;
 mod checks;

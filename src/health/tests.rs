@@ -9,7 +9,9 @@ use tokio::task::spawn_blocking;
 
 use super::*;
 use crate::config::Mode;
+use crate::local;
 use crate::metrics::Metrics;
+use crate::page::Known;
 use crate::world::HealthCheck;
 
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -23,6 +25,12 @@ fn healthy_node() -> Health {
 
 fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new("1", "nft"))
+}
+
+fn known(health: &Arc<Health>, metrics: &Arc<Metrics>) -> Arc<Known> {
+    let facts = Arc::new(local::Facts::new("nftables"));
+    let (health, metrics) = (Arc::clone(health), Arc::clone(metrics));
+    Arc::new(Known { node: "node-a".to_owned(), facts, health, metrics })
 }
 
 /// A port that is free on both loopback addresses at this moment.
@@ -112,7 +120,7 @@ async fn health_is_answered_in_both_families_and_to_every_method() {
         let (health, metrics) = (Arc::new(healthy_node()), metrics());
         let (notes, _kept) = mpsc::unbounded_channel();
         let address = SocketAddr::new(ip, free_port().await);
-        let server = tokio::spawn(serve_health(address, false, Arc::clone(&health), Arc::clone(&metrics), notes));
+        let server = tokio::spawn(serve_health(address, false, known(&health, &metrics), notes));
         let first = ask_until(address, "/readyz", "HTTP/1.1").await;
         assert!(first.starts_with("HTTP/1.1 503") && first.contains("\"ready\":false"), "{first}");
         let starting = ask(address, "GET", "/livez").await.unwrap();
@@ -146,7 +154,7 @@ async fn a_node_that_leaves_fails_healthz_and_not_livez() {
     let health = Arc::new(Health::new(PERIOD, &[Family::V4]));
     let (notes, _kept) = mpsc::unbounded_channel();
     let address = SocketAddr::new(LOOPBACKS[0], free_port().await);
-    let server = tokio::spawn(serve_health(address, false, Arc::clone(&health), metrics(), notes));
+    let server = tokio::spawn(serve_health(address, false, known(&health, &metrics()), notes));
     let answer = ask_until(address, "/healthz", "HTTP/1.1 503").await;
     assert!(answer.contains("\"nodeEligible\":false,\"healthy\":true") && answer.contains("0001-01-01"), "{answer}");
     assert!(ask(address, "GET", "/livez").await.unwrap().starts_with("HTTP/1.1 200"));
@@ -159,7 +167,8 @@ async fn metrics_and_mode_are_answered_in_both_families() {
         let (notes, _kept) = mpsc::unbounded_channel();
         let address = SocketAddr::new(ip, free_port().await);
         let facts = Facts { mode: Mode::Nft, configuration: r#"{"fairlead.io":{}}"#.to_owned() };
-        let server = tokio::spawn(serve_metrics(address, false, facts, metrics(), notes));
+        let server =
+            tokio::spawn(serve_metrics(address, false, facts, known(&Arc::new(healthy_node()), &metrics()), notes));
         let mode = ask_until(address, "/proxyMode", "HTTP/1.1 200").await;
         assert!(mode.contains("text/plain; charset=utf-8") && mode.ends_with("\r\n\r\nnftables"), "{mode}");
         let text = ask(address, "GET", "/metrics").await.unwrap();
@@ -178,10 +187,10 @@ async fn a_taken_address_is_an_error_or_a_note_as_the_flag_says() {
     let address = taken.local_addr().unwrap();
     let (notes, mut said) = mpsc::unbounded_channel();
     let (health, metrics) = (Arc::new(healthy_node()), metrics());
-    let refused = serve_health(address, true, Arc::clone(&health), Arc::clone(&metrics), notes.clone()).await;
+    let refused = serve_health(address, true, known(&health, &metrics), notes.clone()).await;
     let text = refused.expect_err("the address is taken").to_string();
     assert!(text.contains(&address.to_string()) && text.contains("--healthz-bind-address"), "{text}");
-    let server = tokio::spawn(serve_health(address, false, health, Arc::clone(&metrics), notes));
+    let server = tokio::spawn(serve_health(address, false, known(&health, &metrics), notes));
     let note = said.recv().await.unwrap();
     assert_eq!((note.about, note.reason), (None, "FailedToStartProxierHealthcheck"));
     assert!(metrics.scrape().unwrap().contains("fairlead_failures_total{cause=\"listen\"} 2"));

@@ -1,13 +1,15 @@
 //! What the loop tells, kept for those who ask.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use fairlead_plan::{FamilyCounts, Packet, Plan, Report};
+use fairlead_plan::{FamilyCounts, Packet, Plan, Report, Services};
 use serde::{Deserialize, Serialize};
 
 use super::ServiceView;
+use crate::counters::Counters;
 use crate::explain::Decision;
 
 /// As many failures and repairs are remembered.
@@ -54,6 +56,9 @@ pub struct Trouble {
 pub struct Facts {
     mode: &'static str,
     known: Mutex<Known>,
+    /// How many plans there have been.
+    plans: AtomicU64,
+    counters: OnceLock<Arc<Counters>>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +87,7 @@ impl Facts {
     /// Nothing is known yet but the mode, by kube-proxy's name.
     #[must_use]
     pub fn new(mode: &'static str) -> Self {
-        Self { mode, known: Mutex::default() }
+        Self { mode, known: Mutex::default(), plans: AtomicU64::new(0), counters: OnceLock::new() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -94,6 +99,30 @@ impl Facts {
     pub fn planned(&self, plan: Plan) {
         let mut known = self.known();
         (known.plan, known.waiting) = (Some(plan), true);
+        self.plans.fetch_add(1, Ordering::Release);
+    }
+
+    /// Connections are counted here.
+    pub fn has_counters(&self, counters: Arc<Counters>) {
+        // Set once, at the start.
+        let _ = self.counters.set(counters);
+    }
+
+    /// The services of the newest plan with its number, if that is another one.
+    #[must_use]
+    pub fn services_after(&self, plan: u64) -> Option<(u64, Services)> {
+        if self.plans.load(Ordering::Acquire) == plan {
+            return None;
+        }
+        let known = self.known();
+        // While the lock is held no plan comes.
+        let services = known.plan.as_ref().map(|plan| plan.services.clone()).unwrap_or_default();
+        Some((self.plans.load(Ordering::Acquire), services))
+    }
+
+    fn view(&self, service: &fairlead_plan::Service) -> ServiceView {
+        let connections = self.counters.get().map(|counters| counters.of(&service.key));
+        ServiceView { connections, ..ServiceView::of(service) }
     }
 
     /// The kernel carries out the newest plan.
@@ -123,7 +152,20 @@ impl Facts {
     #[must_use]
     pub fn services(&self) -> Vec<ServiceView> {
         let plan = self.known().plan.clone().unwrap_or_default();
-        plan.services.sorted().into_iter().map(|service| ServiceView::of(service)).collect()
+        plan.services.sorted().into_iter().map(|service| self.view(service)).collect()
+    }
+
+    /// The first service ports by name of those that are picked, and how many are picked.
+    #[must_use]
+    pub fn first_services(
+        &self,
+        most: usize,
+        picked: impl Fn(&fairlead_plan::Service) -> bool,
+    ) -> (Vec<ServiceView>, usize) {
+        let plan = self.known().plan.clone().unwrap_or_default();
+        let mut all = plan.services.sorted();
+        all.retain(|service| picked(service));
+        (all.iter().take(most).map(|service| self.view(service)).collect(), all.len())
     }
 
     /// How the program does.

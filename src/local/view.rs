@@ -22,6 +22,9 @@ pub struct ServiceView {
     pub affinity_seconds: Option<u32>,
     /// Where packets may go.
     pub endpoints: Vec<EndpointView>,
+    /// Connections that have begun through it since the start of the program; `None` without `--service-counters`.
+    #[serde(default)]
+    pub connections: Option<u64>,
 }
 
 /// A way in.
@@ -63,6 +66,7 @@ impl ServiceView {
             frontends: service.frontends.iter().map(|frontend| FrontendView::of(service, frontend)).collect(),
             affinity_seconds: service.affinity.map(|affinity| affinity.timeout_seconds),
             endpoints,
+            connections: None,
         }
     }
 

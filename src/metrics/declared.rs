@@ -196,6 +196,11 @@ metrics! {
     overlay_repairs: IntCounterVec, "fairlead_overlay_repairs_total", ["what"],
         "Things of the overlay that somebody else had changed and that were put right.";
 
+    // Only with --service-counters.
+    service_connections: IntCounterVec, "fairlead_service_connections_total",
+        ["namespace", "service", "port", "protocol", "ip_family"],
+        "Connections that have begun through a port of a Service on this node.";
+
     // The process, by the names that every Prometheus client uses.
     resident: IntGaugeVec, "process_resident_memory_bytes", [],
         "Resident memory of this process.";

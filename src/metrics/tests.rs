@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use fairlead_plan::FamilyCounts;
 
 use super::*;
+use crate::counters::Counters;
 use crate::resolve::PerFamily;
 
 /// Names of kube-proxy that no convention would allow today.
@@ -61,6 +62,7 @@ fn every_declared_metric_is_in_the_registry_and_appears_once_it_is_used() {
     metrics.rejected(Kind::EndpointSlice, "InvalidEndpoint");
     metrics.has_overlay();
     metrics.has_iptables(Arc::default());
+    metrics.has_counters(Arc::new(Counters::sample("web", 1)));
     metrics.overlay_info([(Family::V4, ["vxlan", "eth0", "192.168.50.1", "10.244.1.0/24", "true"])].into_iter());
     let text = metrics.scrape().unwrap();
     for declared in DECLARED {

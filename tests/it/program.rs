@@ -245,7 +245,7 @@ impl Drop for Program {
 pub fn http_get(to: std::net::SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&to, HTTP_PATIENCE)?;
     stream.set_read_timeout(Some(HTTP_PATIENCE))?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: node\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n").as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let strange = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP answer: {text:?}"));

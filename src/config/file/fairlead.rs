@@ -22,6 +22,8 @@ pub struct FairleadConfiguration {
     pub mode: Option<String>,
     /// `--iptables-variant`
     pub iptables_variant: Option<String>,
+    /// `--service-counters`
+    pub service_counters: Option<bool>,
     /// How packets reach pods of other nodes.
     pub overlay: OverlayConfiguration,
 }
@@ -70,6 +72,7 @@ impl FairleadConfiguration {
             flags.mode.mode.clone_from(mode);
         }
         fill(&mut flags.mode.iptables_variant, &self.iptables_variant, set("iptables_variant"));
+        fill(&mut flags.http.service_counters, &self.service_counters, set("service_counters"));
         let (own, overlay) = (&self.overlay, &mut flags.overlay);
         fill_optional(&mut overlay.overlay_backend, &own.backend, set("overlay_backend"));
         fill_optional(&mut overlay.net_config_path, &own.net_config_path, set("net_config_path"));
@@ -97,6 +100,7 @@ impl FairleadConfiguration {
             kind: KIND.to_owned(),
             mode: Some(flags.mode.mode.clone()),
             iptables_variant: Some(flags.mode.iptables_variant.clone()),
+            service_counters: Some(flags.http.service_counters),
             overlay: OverlayConfiguration {
                 backend: overlay.overlay_backend.clone(),
                 net_config_path: path(&overlay.net_config_path),

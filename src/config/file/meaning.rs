@@ -60,7 +60,7 @@ const BESIDE_A_FILE: &[&str] = &[
     "verbosity",
     "manifests",
     "iptables_variant",
-    "socket",
+    "service_counters",
 ];
 
 /// Fields that are written, differ from kube-proxy's default and mean nothing here; as one line.

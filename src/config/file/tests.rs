@@ -288,11 +288,12 @@ fn beside_the_file_only_kube_proxys_exceptions_and_our_own_flags_count() {
 fn the_second_document_has_our_own_settings_and_the_command_line_is_stronger() {
     let own =
         "---\napiVersion: fairlead.io/v1alpha1\nkind: FairleadConfiguration\nmode: iptables\niptablesVariant: legacy
-overlay: {backend: vxlan, interfaces: [eth7], publicIP: 192.0.2.7, masquerade: false, tunnel: x}\n";
+overlay: {backend: vxlan, interfaces: [eth7], publicIP: 192.0.2.7, masquerade: false, tunnel: x}\nserviceCounters: true\n";
     let text = document("mode: nftables\nclusterCIDR: 10.244.0.0/16") + own;
     let got = settings(&text, &["--overlay-backend=host-gw"]);
     assert_eq!(got.mode, Mode::Iptables(Some(fairlead_iptables::Variant::Legacy)));
     assert_eq!((got.overlay.backend, got.overlay.masquerade), (Backend::HostGw, false));
+    assert!(got.service_counters && !settings(&text, &["--service-counters=false"]).service_counters);
     assert_eq!(got.overlay.underlay.interfaces, ["eth7"]);
     assert_eq!(got.overlay.underlay.public.v4, "192.0.2.7".parse().ok());
     assert!(got.said[0].contains("overlay.tunnel is unknown to fairlead"), "{:?}", got.said);
@@ -312,6 +313,7 @@ fn what_is_written_reads_as_the_same_settings() {
         "--conntrack-min=7",
         "--hostname-override=n",
         "--ipvs-scheduler=lc",
+        "--service-counters",
         "--feature-gates=AllowServiceExternalIPs=false",
     ];
     let host = || Host { name: Ok("host".to_owned()), families: Family::BOTH.to_vec() };

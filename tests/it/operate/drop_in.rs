@@ -225,6 +225,34 @@ fn a_new_config_map_is_applied_in_place_and_a_wrong_one_is_refused_and_no_connec
 }
 
 #[test]
+fn init_only_makes_the_node_forward_where_there_is_an_overlay() {
+    if !can_run() {
+        return;
+    }
+    let pod = Pod::new(&config());
+    let node = pod.place("a");
+    let paths = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/eth0/accept_ra"];
+    let set = |values: [&str; 3]| {
+        for (path, value) in paths.into_iter().zip(values) {
+            node.run(|| fs::write(format!("/proc/sys/{path}"), value)).unwrap();
+        }
+    };
+    let held =
+        || paths.map(|path| node.run(|| fs::read_to_string(format!("/proc/sys/{path}"))).unwrap().trim().to_owned());
+    for (flags, before, after) in [
+        (&["--init-only"] as &[&str], ["0", "0", "1"], ["0", "0", "1"]),
+        (&["--init-only", "--overlay-backend=vxlan"], ["0", "0", "1"], ["1", "1", "2"]),
+        // A router that listens to no other stays one.
+        (&["--init-only", "--overlay-backend=vxlan"], ["1", "1", "1"], ["1", "1", "1"]),
+    ] {
+        set(before);
+        let output = pod.command(flags).output().unwrap();
+        assert!(output.status.success(), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(held(), after, "{flags:?} after {before:?}");
+    }
+}
+
+#[test]
 fn init_only_and_cleanup_and_write_config_to_end_by_themselves() {
     if !can_run() {
         return;

@@ -16,8 +16,12 @@ const ALL: &str = "all";
 
 /// [`Feature::Deployment`]
 const DEPLOYMENT_NAME: &str = "deployment";
-/// What it needs, in `PATH` or as a whole path.
-const DEPLOYMENT: [&str; 3] = ["runc", "prometheus", "/usr/share/containers/seccomp.json"];
+/// [`Feature::Browser`]
+const BROWSER_NAME: &str = "browser";
+/// What says nothing about a kernel.
+const PROGRAMS: [&str; 2] = [DEPLOYMENT_NAME, BROWSER_NAME];
+/// What the first needs, in `PATH` or as a whole path.
+const DEPLOYMENT: [&str; 4] = ["runc", "prometheus", "mandoc", "/usr/share/containers/seccomp.json"];
 /// The same below `target/tools`, where `cargo verify` puts them.
 const TOOLS: [&str; 2] = ["kubernetes-client/usr/bin/kubectl", "kubernetes-validate-1.37.0/bin/kubernetes-validate"];
 
@@ -44,13 +48,15 @@ pub enum Feature {
     Dummy,
     /// The queueing discipline that loses and delays packets.
     Netem,
-    /// The programs that build, check and run what is in `deploy` and `dashboards`; no matter of the kernel.
+    /// The programs that build, check and run what is in `deploy` and `dashboards`, and that read manual pages; no matter of the kernel.
     Deployment,
+    /// Chromium, which shows pages; no matter of the kernel.
+    Browser,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespaces,
         Self::NfTables,
         Self::Conntrack,
@@ -62,6 +68,7 @@ impl Feature {
         Self::Dummy,
         Self::Netem,
         Self::Deployment,
+        Self::Browser,
     ];
 
     /// Its name in `FAIRLEAD_REQUIRE`.
@@ -79,6 +86,7 @@ impl Feature {
             Self::Dummy => "dummy",
             Self::Netem => "netem",
             Self::Deployment => DEPLOYMENT_NAME,
+            Self::Browser => BROWSER_NAME,
         }
     }
 
@@ -99,6 +107,7 @@ impl Feature {
             Self::Dummy => in_fresh_namespace(|| succeeds("ip", "link add probe type dummy")),
             Self::Netem => in_fresh_namespace(|| succeeds("tc", "qdisc add dev lo root netem delay 1ms")),
             Self::Deployment => has_programs(),
+            Self::Browser => installed("chromium"),
         }
     }
 }
@@ -128,15 +137,17 @@ pub fn needs(features: &[Feature]) -> bool {
 /// The first of the missing features that the list, with commas between, demands.
 fn demanded<'a>(list: &str, missing: &[&'a str]) -> Option<&'a str> {
     let words = || list.split(',').map(str::trim);
-    let wanted = |name: &str| words().any(|word| word == name || (word == ALL && name != DEPLOYMENT_NAME));
+    let wanted = |name: &str| words().any(|word| word == name || (word == ALL && !PROGRAMS.contains(&name)));
     missing.iter().copied().find(|name| wanted(name))
 }
 
+fn installed(name: &str) -> bool {
+    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(name).is_file())
+}
+
 fn has_programs() -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let installed = |name: &&str| env::split_paths(&path).any(|folder| folder.join(name).is_file());
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools");
-    DEPLOYMENT.iter().all(installed) && TOOLS.iter().all(|name| tools.join(name).is_file())
+    DEPLOYMENT.into_iter().all(installed) && TOOLS.iter().all(|name| tools.join(name).is_file())
 }
 
 fn in_fresh_namespace(attempt: impl FnOnce() -> bool + Send) -> bool {
@@ -165,7 +176,7 @@ mod tests {
         assert_eq!(demanded("", &["ip_vs"]), None);
         assert_eq!(demanded("all", &["ip_vs"]), Some("ip_vs"));
         assert_eq!(demanded("all", &[]), None);
-        assert_eq!(demanded("all", &["deployment"]), None);
+        assert_eq!(demanded("all", &["deployment", "browser"]), None);
         assert_eq!(demanded("deployment", &["deployment"]), Some("deployment"));
     }
 

@@ -13,11 +13,13 @@ const FRONT: &str = "README.md";
 const FOLDERS: [&str; 2] = ["deploy", "dashboards"];
 /// What these programs are told to do is looked at.
 const PROGRAMS: [&str; 4] = ["cargo ", "fairlead ", "kubectl ", "docker "];
+/// A page that a command of fairlead prints, and which.
+const GENERATED: (&str, &str) = ("dashboards/metrics.md", "metrics");
 /// Commands that cargo has without an alias.
 const CARGO: [&str; 9] = ["bench", "build", "check", "clippy", "doc", "fmt", "install", "run", "test"];
 
 /// Every `cargo ...` and `fairlead ...` command of every document is one that works, and every path below this repository that a
-/// command or a link names is there.
+/// command or a link names is there; what is made from the code is as the code makes it.
 pub(crate) fn documents(root: &Path) -> Outcome {
     let started = Instant::now();
     let read = |file: &Path| {
@@ -58,8 +60,8 @@ pub(crate) fn documents(root: &Path) -> Outcome {
         );
         flags.extend(flags_of(&name, &commands));
     }
-    match unknown_flags(root, &flags) {
-        Ok(unknown) => complaints.extend(unknown),
+    match unknown_flags(root, &flags).and_then(|unknown| Ok((unknown, outdated(root)?))) {
+        Ok((unknown, outdated)) => complaints.extend(unknown.into_iter().chain(outdated)),
         Err(failed) => return *failed,
     }
     Outcome::of(&complaints, started)
@@ -123,8 +125,7 @@ fn flags_in_help(root: &Path, subcommand: &[String]) -> Result<BTreeSet<String>,
     if !built.good {
         return Err(Box::new(built));
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let program = target.join("debug/fairlead");
+    let program = program(root);
     let mut arguments: Vec<&str> = subcommand.iter().map(String::as_str).collect();
     arguments.push("--help");
     let help = run(root, &program.to_string_lossy(), &arguments, &[]);
@@ -133,6 +134,26 @@ fn flags_in_help(root: &Path, subcommand: &[String]) -> Result<BTreeSet<String>,
     }
     let words = help.output.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
     Ok(words.filter(|word| word.starts_with("--")).map(str::to_owned).collect())
+}
+
+/// What is wrong with a page that is made from the code.
+fn outdated(root: &Path) -> Result<Option<String>, Box<Outcome>> {
+    let (page, command) = GENERATED;
+    let made = run(root, &program(root).to_string_lossy(), &[command], &[]);
+    if !made.good {
+        return Err(Box::new(made));
+    }
+    // What the program prints comes behind the line that says how it was called.
+    let printed = made.output.split_once('\n').map_or("", |(_, printed)| printed);
+    let held = fs::read_to_string(root.join(page)).unwrap_or_default();
+    let first = printed.lines().find(|line| !held.lines().any(|other| other == *line)).unwrap_or("a line too many");
+    Ok((held.trim() != printed.trim())
+        .then(|| format!("{page} is not what the code says ({first}); write it anew: fairlead {command} > {page}")))
+}
+
+fn program(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join("debug/fairlead")
 }
 
 /// The words of a command that name a file or folder of [`FOLDERS`] that does not exist.

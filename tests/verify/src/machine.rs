@@ -9,7 +9,7 @@ use crate::run::{Outcome, find, run};
 use crate::{manifest_tools, say};
 
 /// Programs that tests look at the kernel with, and the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ipset", "ipset"),
@@ -24,6 +24,8 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("prometheus", "prometheus"),
     ("runc", "runc"),
+    ("chromium", "chromium"),
+    ("mandoc", "mandoc"),
     ("/usr/share/containers/seccomp.json", "golang-github-containers-common"),
 ];
 /// Where Debian's packages ask whether they may start a service.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::operate::deploy::rendered::root;
 
 /// The dashboards.
-pub const BOARDS: [&str; 4] = ["fleet.json", "node.json", "services.json", "overlay.json"];
+pub const BOARDS: [&str; 5] = ["fleet.json", "node.json", "services.json", "service.json", "overlay.json"];
 /// The files of rules.
 pub const RULES: [&str; 2] = ["recording-rules.yaml", "alert-rules.yaml"];
 

@@ -14,7 +14,13 @@ use crate::overlay::stage::Stage;
 use crate::program::{HEALTH_PORT, Program, eventually, nft_output};
 
 /// What Grafana puts in for its variables.
-const VARIABLES: [(&str, &str); 3] = [("$job", "fairlead"), ("$node", ".*"), ("$__rate_interval", "10s")];
+const VARIABLES: [(&str, &str); 5] = [
+    ("$job", "fairlead"),
+    ("$node", ".*"),
+    ("$namespace", "default"),
+    ("$service", "web"),
+    ("$__rate_interval", "10s"),
+];
 
 /// Two nodes with the program, under changes of every sort.
 struct Busy {
@@ -27,7 +33,7 @@ struct Busy {
 impl Busy {
     fn new() -> Self {
         let stage = Stage::new();
-        let flags = ["--overlay-backend=vxlan", "--metrics-bind-address=0.0.0.0:10249"];
+        let flags = ["--overlay-backend=vxlan", "--metrics-bind-address=0.0.0.0:10249", "--service-counters"];
         let programs: Vec<_> = ["a", "b"].iter().map(|node| stage.launch(node, &flags)).collect();
         programs.iter().for_each(|program| _ = program.wait_until_ready());
         stage.apply([service("web", 1).manifest(&stage.lab, &Family::BOTH)]);
