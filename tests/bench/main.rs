@@ -9,11 +9,12 @@
 //!
 //! The overlay is measured after that: peers from nothing, one peer changed, repair, memory.
 //!
-//! `cargo bench -- 1000 10000` chooses the numbers of services; `overlay` or `iptables` measures that alone; `--quick` does
+//! `cargo bench -- 1000 10000` chooses the numbers of services; `overlay`, `iptables` or `counters` measures that alone; `--quick` does
 //! less.
 #![expect(clippy::disallowed_methods, reason = "the bench starts the real program")]
 
 mod cluster;
+mod counters;
 mod iptables;
 mod measure;
 mod overlay;
@@ -43,6 +44,9 @@ fn main() -> anyhow::Result<()> {
     let sizes = if chosen { sizes } else { SIZES.to_vec() };
     println!("fairlead on {}", machine());
     let wants = |part: &str| arguments.iter().any(|argument| argument == part);
+    if wants("counters") {
+        return counters::bench();
+    }
     if wants("iptables") {
         let sizes = if chosen { sizes } else { IPTABLES_SIZES.to_vec() };
         let changes = if quick { QUICK_IPTABLES } else { QUICK };
