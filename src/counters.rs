@@ -24,6 +24,9 @@ use crate::metrics::{Cause, Metrics};
 
 /// `IPS_DST_NAT`: the connection goes elsewhere than its client thinks.
 const TRANSLATED: u32 = 1 << 5;
+/// Announcements are left to gather for so long, because to wake a thread for each costs more than to count it. The socket has room
+/// for some ten thousand.
+const GATHER: Duration = Duration::from_millis(20);
 /// Pause after a failure of the socket.
 const RETRY: Duration = Duration::from_secs(5);
 /// Lost announcements are said once in this time; each is counted.
@@ -100,7 +103,7 @@ impl Clerk {
                 index.count(flow);
             });
             match heard {
-                Ok(Heard::All) => {}
+                Ok(Heard::All) => std::thread::sleep(GATHER),
                 Ok(Heard::NotAll) => self.lost(),
                 Err(error) => {
                     self.metrics.failed(Cause::Notifications);

@@ -300,7 +300,7 @@ pub(super) struct HttpFlags {
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]
     pub(super) bind_address_hard_fail: bool,
-    /// Count the connections that begin through each port of a Service. Costs a few microseconds of processor time for each
+    /// Count the connections that begin through each port of a Service. Costs some microseconds of processor time for each
     /// connection of the node, also those that reach no Service; not for --mode=ipvs
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_default_value = true, action = ArgAction::Set)]

@@ -37,23 +37,25 @@ impl Beginnings {
         Ok(Self { socket, buffer: Vec::new() })
     }
 
-    /// Waits for announcements and hands out the connections that have ports: TCP, UDP, SCTP.
+    /// Waits for an announcement and hands out all that are there, if they are of connections with ports: TCP, UDP, SCTP.
     ///
     /// # Errors
     /// If the socket fails.
     pub fn hear(&mut self, each: &mut dyn FnMut(&Flow)) -> Result<Heard, ConntrackError> {
-        match self.socket.recv(&mut self.buffer, Wait::Block) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Heard::NotAll),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::All),
-            Err(error) => return Err(failed("hear of connections that begin")(error)),
-        }
-        for message in messages(&self.buffer).filter(|message| message.header.kind == NEW) {
-            let list = message.payload.get(NFGENMSG_LEN..).unwrap_or_default();
-            if let Some(flow) = flow(&attributes(list), |_| true) {
-                each(&flow);
+        let mut wait = Wait::Block;
+        loop {
+            match self.socket.recv(&mut self.buffer, wait) {
+                Ok(()) => wait = Wait::No,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Heard::NotAll),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::All),
+                Err(error) => return Err(failed("hear of connections that begin")(error)),
+            }
+            for message in messages(&self.buffer).filter(|message| message.header.kind == NEW) {
+                let list = message.payload.get(NFGENMSG_LEN..).unwrap_or_default();
+                if let Some(flow) = flow(&attributes(list), |_| true) {
+                    each(&flow);
+                }
             }
         }
-        Ok(Heard::All)
     }
 }
