@@ -338,7 +338,7 @@ impl<T: Transport> Client<T> {
 }
 
 /// Appends one message of a batch; false if an attribute does not fit its length of 16 bits, as only names of the caller's may
-/// not. What [`write`] does with any message, without a copy of it.
+/// not. What `write` does with any message, without a copy of it.
 fn append(datagram: &mut Vec<u8>, message: &Message, family: u16, flags: u16, sequence: u32) -> bool {
     const GENERIC_HEADER: usize = 4;
     let at = datagram.len();
