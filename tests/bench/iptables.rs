@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,17 +13,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fairlead_iptables::{IptablesBackend, Variant, chains_of};
 use fairlead_lab::{Lab, PORTS, Size};
-use fairlead_plan::{
-    Action, Backend, Endpoint, Family, Frontend, LocalTraffic, Node, Plan, Pool, Pools, Priority, Protocol, Route,
-    Service, ServiceKey,
-};
+use fairlead_plan::{Backend, Endpoint, Family, Frontend, LocalTraffic, Node, Plan, Pools, Service};
 
 use crate::cluster::ENDPOINTS;
 use crate::measure::Quantiles;
+use crate::plan::{self, CLIENTS, at};
 
 /// A program that loads rules for so long is ended.
 const PATIENCE: Duration = Duration::from_secs(60);
-const CLIENTS: &str = "10.244.0.0/16";
 
 /// Runs everything for one number of services.
 pub fn bench(size: usize, changes: usize) -> anyhow::Result<()> {
@@ -40,7 +37,7 @@ pub fn bench(size: usize, changes: usize) -> anyhow::Result<()> {
 fn fairlead(size: usize, changes: usize, variant: Variant) -> anyhow::Result<()> {
     let lab = lab()?;
     let node = lab.node("a");
-    let mut plan = plan(&lab, size);
+    let mut plan = cluster(&lab, size);
     let mut backend = IptablesBackend::new(Some(variant));
     let begin = Instant::now();
     let report = node.run(|| backend.sync(None, &plan))?;
@@ -59,7 +56,7 @@ fn fairlead(size: usize, changes: usize, variant: Variant) -> anyhow::Result<()>
 
 fn kube_proxy(size: usize, changes: usize, variant: Variant) -> anyhow::Result<()> {
     let lab = lab()?;
-    let plan = plan(&lab, size);
+    let plan = cluster(&lab, size);
     let services: Vec<&Service> = plan.services.sorted().into_iter().map(Arc::as_ref).collect();
     let what = format!("kube-proxy's rules, {variant:?}");
     let (text, rules) = kube_rules(&services, &services, true);
@@ -113,17 +110,7 @@ fn answering(lab: &Lab) -> SocketAddr {
     SocketAddr::new(lab.place("a1").addr(Family::V4), PORTS[0])
 }
 
-fn cluster_ip(number: usize) -> SocketAddr {
-    let host = u32::try_from(number).unwrap_or(u32::MAX);
-    SocketAddr::new(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 0, 0)) + host).into(), 80)
-}
-
-/// Which Service the next change is about; never the first or the last.
-const fn at(number: usize, size: usize) -> usize {
-    1 + (number * 37) % (size - 2)
-}
-
-fn plan(lab: &Lab, size: usize) -> Plan {
+fn cluster(lab: &Lab, size: usize) -> Plan {
     let answers = |number: usize| Service {
         pools: Pools { cluster: vec![Endpoint { addr: answering(lab), local: true }], local: Vec::new() },
         ..service(number, 0)
@@ -134,33 +121,13 @@ fn plan(lab: &Lab, size: usize) -> Plan {
     Plan { node: Arc::new(Node { local_traffic, ..Node::default() }), services: services.collect() }
 }
 
-/// A Service whose fifth endpoint depends on the variant.
+/// A Service of IPv4 whose fifth endpoint depends on the variant.
 fn service(number: usize, variant: usize) -> Service {
-    let endpoint = |index: usize| {
-        let moved = if index == 4 { variant * 400_000 } else { 0 };
-        let host = u32::try_from(moved + number * 12 + index).unwrap_or(u32::MAX);
-        let ip = IpAddr::from(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + host));
-        Endpoint { addr: SocketAddr::new(ip, 8080), local: false }
-    };
-    let to = |masquerade| Action::Forward { to: Pool::Cluster, masquerade };
-    let key = ServiceKey {
-        namespace: "bench".into(),
-        name: format!("service-{number:06}").into(),
-        port_name: "http".into(),
-        protocol: Protocol::Tcp,
-        family: Family::V4,
-    };
-    Service {
-        key: Arc::new(key),
-        frontends: vec![Frontend::ClusterIp(cluster_ip(number))],
-        internal: Route { from_pod: to(false), from_node: to(true), from_outside: to(true) },
-        external: Route::all(to(true)),
-        pools: Pools { cluster: (0..ENDPOINTS).map(endpoint).collect(), local: Vec::new() },
-        affinity: None,
-        serving: Vec::new(),
-        scheduler: None,
-        priority: Priority::Other,
-    }
+    plan::service(Family::V4, number, variant, ENDPOINTS)
+}
+
+fn cluster_ip(number: usize) -> SocketAddr {
+    plan::cluster_ip(Family::V4, number)
 }
 
 /// What kube-proxy gives `iptables-restore` with more than 1,000 endpoints, hence without comments: `KUBE-SERVICES` as a whole

@@ -9,16 +9,19 @@
 //!
 //! The overlay is measured after that: peers from nothing, one peer changed, repair, memory.
 //!
-//! `cargo bench -- 1000 10000` chooses the numbers of services; `overlay`, `iptables` or `counters` measures that alone; `--quick` does
-//! less.
+//! `cargo bench -- 1000 10000` chooses the numbers of services; `overlay`, `iptables`, `counters` or `modes` (the backends alone,
+//! beside each other) measures that alone; `--quick` does less.
 #![expect(clippy::disallowed_methods, reason = "the bench starts the real program")]
 
 mod cluster;
 mod counters;
 mod iptables;
 mod measure;
+mod modes;
 mod overlay;
+mod plan;
 mod subject;
+mod tape;
 
 use std::time::Duration;
 
@@ -31,8 +34,8 @@ const SIZES: [usize; 3] = [1_000, 10_000, 30_000];
 /// Changes of each sort for each size.
 const CHANGES: usize = 200;
 const QUICK: usize = 30;
-/// The same for the iptables mode, in which a change may take a second.
-const IPTABLES_SIZES: [usize; 2] = [1_000, 10_000];
+/// The same for the iptables mode, in which a change may take a second, and where modes are compared.
+const FEW_SIZES: [usize; 2] = [1_000, 10_000];
 const QUICK_IPTABLES: usize = 5;
 
 fn main() -> anyhow::Result<()> {
@@ -40,6 +43,9 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let sizes: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    if let (Some(modes::START), [size]) = (arguments.first().map(String::as_str), sizes.as_slice()) {
+        return modes::start_here(*size);
+    }
     let chosen = !sizes.is_empty();
     let sizes = if chosen { sizes } else { SIZES.to_vec() };
     println!("fairlead on {}", machine());
@@ -47,8 +53,12 @@ fn main() -> anyhow::Result<()> {
     if wants("counters") {
         return counters::bench();
     }
+    if wants("modes") {
+        let sizes = if chosen { sizes } else { FEW_SIZES.to_vec() };
+        return modes::Wish::of(&arguments, &sizes, if quick { QUICK } else { CHANGES })?.bench();
+    }
     if wants("iptables") {
-        let sizes = if chosen { sizes } else { IPTABLES_SIZES.to_vec() };
+        let sizes = if chosen { sizes } else { FEW_SIZES.to_vec() };
         let changes = if quick { QUICK_IPTABLES } else { QUICK };
         return sizes.into_iter().try_for_each(|size| iptables::bench(size, changes));
     }

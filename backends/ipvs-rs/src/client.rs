@@ -1,6 +1,8 @@
 //! Requests and their answers over a socket of the caller's.
 
+use std::borrow::Borrow;
 use std::io;
+use std::iter::Peekable;
 
 use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
@@ -128,27 +130,43 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     /// If the socket fails; then some of the messages may have been carried out.
-    pub fn apply(&mut self, messages: &[Message]) -> Result<Vec<Refusal>, Error> {
-        let mut refused = Vec::new();
-        for (number, part) in messages.chunks(MESSAGES_PER_SEND).enumerate() {
-            self.apply_part(number * MESSAGES_PER_SEND, part, &mut refused)?;
+    pub fn apply<M: Borrow<Message>>(&mut self, messages: impl IntoIterator<Item = M>) -> Result<Vec<Refusal>, Error> {
+        let (mut messages, mut first, mut refused) = (messages.into_iter().peekable(), 0, Vec::new());
+        while messages.peek().is_some() {
+            let (datagram, count) = self.datagram(first, &mut messages)?;
+            self.transport.send(&datagram)?;
+            self.outcome(first, count, &mut refused)?;
+            first += count;
         }
         Ok(refused)
     }
 
-    fn apply_part(&mut self, first: usize, part: &[Message], refused: &mut Vec<Refusal>) -> Result<(), Error> {
-        let start = self.sequence.wrapping_add(1);
-        let mut datagram = Vec::with_capacity(part.len() * FIRST_SIZE);
-        for (index, message) in part.iter().enumerate() {
-            if !fits(message) {
-                return Err(Error::TooLong(first + index));
-            }
+    /// The next messages, as many as go into one datagram, and how many that are.
+    fn datagram<M: Borrow<Message>>(
+        &mut self,
+        first: usize,
+        messages: &mut Peekable<impl Iterator<Item = M>>,
+    ) -> Result<(Vec<u8>, usize), Error> {
+        let (mut datagram, mut count) = (Vec::with_capacity(FIRST_SIZE), 0);
+        while let Some(message) = messages.next() {
+            count += 1;
+            let is_last = count == MESSAGES_PER_SEND || messages.peek().is_none();
             // The last one is always answered, which ends the answers.
-            let flags = if index + 1 == part.len() { NLM_F_ACK } else { 0 };
+            let flags = if is_last { NLM_F_ACK } else { 0 };
             self.sequence = self.sequence.wrapping_add(1);
-            write(&mut datagram, message.clone(), self.family, flags, self.sequence);
+            if !append(&mut datagram, message.borrow(), self.family, flags, self.sequence) {
+                return Err(Error::TooLong(first + count - 1));
+            }
+            if is_last {
+                break;
+            }
         }
-        self.transport.send(&datagram)?;
+        Ok((datagram, count))
+    }
+
+    /// Reads the answers to the last so many messages.
+    fn outcome(&mut self, first: usize, count: usize, refused: &mut Vec<Refusal>) -> Result<(), Error> {
+        let start = self.sequence.wrapping_add(1).wrapping_sub(count as u32);
         loop {
             self.transport.receive(&mut self.buffer)?;
             for message in split(&self.buffer) {
@@ -156,13 +174,13 @@ impl<T: Transport> Client<T> {
                 let index = message.header.sequence_number.wrapping_sub(start) as usize;
                 let NetlinkPayload::Error(error) = &message.payload else { continue };
                 // Left over from an exchange that failed.
-                if index >= part.len() {
+                if index >= count {
                     continue;
                 }
                 if let Some(code) = error.code {
                     refused.push(Refusal { index: first + index, errno: code.get().saturating_neg() });
                 }
-                if index + 1 == part.len() {
+                if index + 1 == count {
                     return Ok(());
                 }
             }
@@ -319,9 +337,21 @@ impl<T: Transport> Client<T> {
     }
 }
 
-/// Whether every attribute fits its length of 16 bits, as only names of the caller's may not.
-fn fits(message: &Message) -> bool {
-    message.buffer_len() <= ATTRIBUTE_MAX
+/// Appends one message of a batch; false if an attribute does not fit its length of 16 bits, as only names of the caller's may
+/// not. What `write` does with any message, without a copy of it.
+fn append(datagram: &mut Vec<u8>, message: &Message, family: u16, flags: u16, sequence: u32) -> bool {
+    const GENERIC_HEADER: usize = 4;
+    let at = datagram.len();
+    datagram.extend_from_slice(&[0; 4]);
+    datagram.extend_from_slice(&family.to_ne_bytes());
+    datagram.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    datagram.extend_from_slice(&sequence.to_ne_bytes());
+    datagram.extend_from_slice(&[0; 4]);
+    datagram.extend_from_slice(&[message.command(), message.version(), 0, 0]);
+    message.append(datagram);
+    let length = datagram.len() - at;
+    datagram[at..at + 4].copy_from_slice(&(length as u32).to_ne_bytes());
+    length - HEADER - GENERIC_HEADER <= ATTRIBUTE_MAX
 }
 
 /// Appends one message.

@@ -48,6 +48,8 @@ pub enum Tunnel {
     },
 }
 
+/// A destination in a tunnel is described with so many; a batch has one destination in nearly every message.
+const MOST_ATTRIBUTES: usize = 10;
 const METHOD_MASK: u32 = 7;
 const TUNNEL_GUE: u8 = 1;
 const TUNNEL_GRE: u8 = 2;
@@ -126,8 +128,8 @@ impl Destination {
         self
     }
 
-    pub(crate) fn id_attributes(address: SocketAddr) -> Vec<DestinationAttribute> {
-        vec![
+    pub(crate) fn id_attributes(address: SocketAddr) -> [DestinationAttribute; 3] {
+        [
             DestinationAttribute::Family(Family::of(address.ip()).number()),
             DestinationAttribute::Address(bytes(address.ip())),
             DestinationAttribute::Port(address.port().to_be_bytes()),
@@ -137,7 +139,8 @@ impl Destination {
     /// All that a destination is made or changed with.
     #[must_use]
     pub fn attributes(&self) -> Vec<DestinationAttribute> {
-        let mut list = Self::id_attributes(self.address);
+        let mut list = Vec::with_capacity(MOST_ATTRIBUTES);
+        list.extend(Self::id_attributes(self.address));
         list.extend([
             DestinationAttribute::Forward(self.forward.number()),
             // The kernel keeps it in an `int`.

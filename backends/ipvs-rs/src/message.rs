@@ -4,7 +4,7 @@ use netlink_packet_core::{DecodeError, DefaultNla, Emitable, NlasIterator, Parse
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
 use crate::attribute::{DestinationAttribute, MessageAttribute, ServiceAttribute};
-use crate::value::{emit_list, parse_list};
+use crate::value::{Attribute as _, emit_list, parse_list};
 use crate::{Destination, Service, ServiceId, Timeouts};
 
 /// The name by which the kernel knows the family.
@@ -128,7 +128,7 @@ impl Message {
     /// Takes a destination from a service. `ENOENT` if the service does not have it.
     #[must_use]
     pub fn del_destination(service: &ServiceId, address: std::net::SocketAddr) -> Self {
-        Self::new(Command::DelDestination, about(service, Destination::id_attributes(address)))
+        Self::new(Command::DelDestination, about(service, Destination::id_attributes(address).into()))
     }
 
     /// Reads all services; to be sent with `NLM_F_DUMP`.
@@ -177,6 +177,13 @@ impl Message {
             MessageAttribute::Destination(list) => Some(list.as_slice()),
             _ => None,
         })
+    }
+}
+
+impl Message {
+    /// Puts its attributes at the end of what is there.
+    pub(crate) fn append(&self, out: &mut Vec<u8>) {
+        self.attributes.iter().for_each(|attribute| attribute.append(out));
     }
 }
 

@@ -8,6 +8,8 @@ pub(crate) trait Value: Sized {
     const NESTED: bool = false;
     fn length(&self) -> usize;
     fn emit(&self, buffer: &mut [u8]);
+    /// The same at the end of what is there, without a look at the length before.
+    fn append(&self, out: &mut Vec<u8>);
     fn parse(payload: &[u8]) -> Result<Self, DecodeError>;
 }
 
@@ -20,6 +22,10 @@ macro_rules! number {
 
             fn emit(&self, buffer: &mut [u8]) {
                 buffer.copy_from_slice(&self.to_ne_bytes());
+            }
+
+            fn append(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_ne_bytes());
             }
 
             fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
@@ -40,6 +46,10 @@ impl<const N: usize> Value for [u8; N] {
         buffer.copy_from_slice(self);
     }
 
+    fn append(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+
     fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
         array(payload)
     }
@@ -55,6 +65,11 @@ impl Value for String {
         let (text, end) = buffer.split_at_mut(self.len());
         text.copy_from_slice(self.as_bytes());
         end.fill(0);
+    }
+
+    fn append(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_bytes());
+        out.push(0);
     }
 
     fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
@@ -75,6 +90,10 @@ impl<T: Emitable + Attribute> Value for Vec<T> {
         emit_list(self, buffer);
     }
 
+    fn append(&self, out: &mut Vec<u8>) {
+        self.iter().for_each(|attribute| attribute.append(out));
+    }
+
     fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
         parse_list(payload)
     }
@@ -82,7 +101,24 @@ impl<T: Emitable + Attribute> Value for Vec<T> {
 
 /// One attribute of some level.
 pub(crate) trait Attribute: Sized {
+    /// Puts it at the end of what is there.
+    fn append(&self, out: &mut Vec<u8>);
     fn parse(kind: u16, payload: &[u8]) -> Result<Self, DecodeError>;
+}
+
+/// Puts an attribute at the end of what is there. One pass: attributes lie in each other, and their lengths, asked for before,
+/// would be asked for once on every level.
+#[inline]
+pub(crate) fn append(out: &mut Vec<u8>, kind: u16, content: impl FnOnce(&mut Vec<u8>)) {
+    const ALIGNED: usize = 4;
+    let at = out.len();
+    let [low, high] = kind.to_ne_bytes();
+    out.extend_from_slice(&[0, 0, low, high]);
+    content(out);
+    // Whoever sends it has a look at the length of the whole.
+    let length = out.len() - at;
+    out[at..at + 2].copy_from_slice(&(length as u16).to_ne_bytes());
+    out.extend_from_slice(&[0; ALIGNED][..length.next_multiple_of(ALIGNED) - length]);
 }
 
 pub(crate) fn emit_list<T: Emitable>(list: &[T], buffer: &mut [u8]) {
@@ -145,6 +181,18 @@ macro_rules! attributes {
         }
 
         impl $crate::value::Attribute for $name {
+            fn append(&self, out: &mut Vec<u8>) {
+                let kind = netlink_packet_core::Nla::kind(self);
+                $crate::value::append(out, kind, |out| match self {
+                    $(Self::$variant(value) => $crate::value::Value::append(value, out),)*
+                    Self::Other(other) => {
+                        let at = out.len();
+                        out.resize(at + netlink_packet_core::Nla::value_len(other), 0);
+                        netlink_packet_core::Nla::emit_value(other, &mut out[at..]);
+                    }
+                });
+            }
+
             fn parse(kind: u16, payload: &[u8]) -> Result<Self, netlink_packet_core::DecodeError> {
                 Ok(match kind {
                     $($kind => Self::$variant(<$value as $crate::value::Value>::parse(payload)?),)*

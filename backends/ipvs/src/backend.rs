@@ -113,6 +113,10 @@ impl Backend for IpvsBackend {
     fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError> {
         let mut report = Report::default();
         let mut state = lock(&self.state);
+        // What the thread waited for that looks after connections is not this call's.
+        if let Some(doors) = state.doors.as_mut() {
+            doors.take_waited();
+        }
         let done = state.sync(was, now, &mut report);
         report.kernel = state.doors.as_mut().map(Doors::take_waited).unwrap_or_default();
         state.certain = done.is_ok();

@@ -13,7 +13,7 @@ use ipvs_rs::{Client, Message, Scheduler, Service, ServiceId, Transport};
 use crate::error::Error;
 use crate::layout::{self, LINK, Set};
 use crate::mark::Marks;
-use crate::writes::Writes;
+use crate::writes::{Write, Writes};
 use crate::{Settings, rules, structure};
 
 /// Whether IPVS knows a scheduler is tried out here (RFC 5737), as kube-proxy does.
@@ -213,15 +213,15 @@ impl Doors {
         self.messages(&writes.last, report)
     }
 
-    fn messages(&mut self, messages: &[Message], report: &mut Report) -> Result<(), Error> {
-        if messages.is_empty() {
+    fn messages(&mut self, writes: &[Write], report: &mut Report) -> Result<(), Error> {
+        if writes.is_empty() {
             return Ok(());
         }
-        let refused = self.ipvs.apply(messages)?;
-        report.writes += messages.len() as u64;
+        let refused = self.ipvs.apply(writes.iter().map(Write::message))?;
+        report.writes += writes.len() as u64;
         report.transactions += 1;
         match refused.first() {
-            Some(refusal) => Err(Error::refused(&messages[refusal.index], refusal.errno)),
+            Some(refusal) => Err(Error::refused(&writes[refusal.index].message(), refusal.errno)),
             None => Ok(()),
         }
     }

@@ -23,14 +23,14 @@ struct Kernel {
 
 impl Kernel {
     fn write(&mut self, writes: &Writes) {
-        writes.first.iter().for_each(|message| self.message(message));
+        writes.first.iter().for_each(|write| self.message(&write.message()));
         for (entry, mark) in writes.added() {
             self.entries.insert(entry, mark);
         }
         for entry in writes.deleted() {
             assert!(self.entries.remove(&entry).is_some(), "{entry:?} is not there");
         }
-        writes.last.iter().for_each(|message| self.message(message));
+        writes.last.iter().for_each(|write| self.message(&write.message()));
     }
 
     /// As the kernel does it, and never a message that it would refuse.

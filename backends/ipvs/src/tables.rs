@@ -10,7 +10,7 @@ use ipvs_rs::ServiceId;
 
 use crate::draining::Draining;
 use crate::layout::Set;
-use crate::mark::Tag;
+use crate::mark::{Marks, Tag};
 use crate::numbers::Numbers;
 use crate::render::{self, Context, Entry, Objects, Server, Way};
 use crate::writes::Writes;
@@ -21,6 +21,14 @@ use crate::writes::Writes;
 struct Share {
     strong: u32,
     weak: u32,
+}
+
+impl Share {
+    /// As the kernel should have it.
+    fn entry(self, marks: Marks, entry: &Entry) -> SetEntry {
+        let tag = if self.strong > 0 { Tag::Refuse } else { Tag::OtherVip };
+        SetEntry { mark: entry.set.marks().then(|| marks.tag(tag).0), ..entry.key }
+    }
 }
 
 /// What services need of the kernel, by name.
@@ -270,28 +278,28 @@ impl Tables {
     }
 
     fn share(&mut self, entry: Entry, strong: bool, more: bool) {
-        let before = self.shared(&entry);
-        self.touched.entry(entry).or_insert(before);
+        let nobody = Share::default();
         let share = self.shares.entry(entry).or_default();
+        let was = *share;
         let count = if strong { &mut share.strong } else { &mut share.weak };
         *count = if more { *count + 1 } else { count.saturating_sub(1) };
-        if *share == Share::default() {
+        let now = *share;
+        if now == nobody {
             self.shares.remove(&entry);
         }
         let held = &mut self.share_counts[entry.family as usize];
-        match (before.is_some(), self.shares.contains_key(&entry)) {
-            (false, true) => *held += 1,
-            (true, false) => *held -= 1,
+        match (was == nobody, now == nobody) {
+            (true, false) => *held += 1,
+            (false, true) => *held -= 1,
             _ => {}
         }
+        let marks = self.context.marks;
+        self.touched.entry(entry).or_insert_with(|| (was != nobody).then(|| was.entry(marks, &entry)));
     }
 
     /// The entry as the kernel should have it now.
     fn shared(&self, entry: &Entry) -> Option<SetEntry> {
-        let share = self.shares.get(entry)?;
-        let tag = if share.strong > 0 { Tag::Refuse } else { Tag::OtherVip };
-        let mark = entry.set.marks().then(|| self.context.marks.tag(tag).0);
-        Some(SetEntry { mark, ..entry.key })
+        Some(self.shares.get(entry)?.entry(self.context.marks, entry))
     }
 
     /// All shared entries.

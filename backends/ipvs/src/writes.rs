@@ -5,56 +5,80 @@ use std::net::SocketAddr;
 
 use fairlead_kernel::ipset::{SetBatch, SetEntry};
 use fairlead_plan::Family;
-use ipvs_rs::{Destination, Message, Service, ServiceId};
+use ipvs_rs::{Command, Destination, Message, Service, ServiceId};
 
 use crate::layout::Set;
 use crate::render::{Entry, Server};
+
+/// A message for IPVS. Most are about endpoints; those are put together when they are sent, one at a time: the attributes of
+/// all of them would be a hundred thousand pieces of memory.
+#[derive(Debug)]
+pub enum Write {
+    /// About a virtual service.
+    Service(Message),
+    /// About an endpoint.
+    Endpoint(Command, ServiceId, SocketAddr, u32),
+}
+
+impl Write {
+    /// As it is sent.
+    pub fn message(&self) -> Message {
+        match self {
+            Self::Service(message) => message.clone(),
+            Self::Endpoint(Command::DelDestination, id, address, _) => Message::del_destination(id, *address),
+            Self::Endpoint(command, id, address, weight) => {
+                let message = Message::new_destination(id, &Destination::new(*address).weight(*weight));
+                Message { command: *command, ..message }
+            }
+        }
+    }
+}
 
 /// Messages for IPVS, changes of sets, messages for IPVS.
 #[derive(Debug, Default)]
 pub struct Writes {
     /// What leads nowhere yet.
-    pub first: Vec<Message>,
+    pub first: Vec<Write>,
     add: BTreeMap<(Set, Family), Vec<SetEntry>>,
     delete: BTreeMap<(Set, Family), Vec<SetEntry>>,
     /// What nothing leads to any more.
-    pub last: Vec<Message>,
+    pub last: Vec<Write>,
 }
 
 impl Writes {
     /// Makes a virtual service, without endpoints.
     pub fn new_server(&mut self, server: &Server) {
-        self.first.push(Message::new_service(&described(server)));
+        self.first.push(Write::Service(Message::new_service(&described(server))));
     }
 
     /// Changes how a virtual service chooses.
     pub fn set_server(&mut self, server: &Server) {
-        self.first.push(Message::set_service(&described(server)));
+        self.first.push(Write::Service(Message::set_service(&described(server))));
     }
 
     /// Deletes a virtual service.
     pub fn old_server(&mut self, id: &ServiceId) {
-        self.last.push(Message::del_service(id));
+        self.last.push(Write::Service(Message::del_service(id)));
     }
 
     /// Adds an endpoint.
     pub fn new_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr) {
-        self.first.push(Message::new_destination(id, &Destination::new(endpoint)));
+        self.first.push(Write::Endpoint(Command::NewDestination, *id, endpoint, 1));
     }
 
     /// Lets an endpoint have new connections, or not.
     pub fn weigh_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr, weight: u32) {
-        self.first.push(Message::set_destination(id, &Destination::new(endpoint).weight(weight)));
+        self.first.push(Write::Endpoint(Command::SetDestination, *id, endpoint, weight));
     }
 
     /// The same when others have taken its place.
     pub fn weigh_endpoint_later(&mut self, id: &ServiceId, endpoint: SocketAddr, weight: u32) {
-        self.last.push(Message::set_destination(id, &Destination::new(endpoint).weight(weight)));
+        self.last.push(Write::Endpoint(Command::SetDestination, *id, endpoint, weight));
     }
 
     /// Takes an endpoint away, with its connections.
     pub fn old_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr) {
-        self.last.push(Message::del_destination(id, endpoint));
+        self.last.push(Write::Endpoint(Command::DelDestination, *id, endpoint, 0));
     }
 
     /// Puts an entry into a set, or gives it another mark.

@@ -32,17 +32,20 @@ pub(crate) enum Scope {
     Program,
     /// The integration tests of all crates.
     Workspace,
+    /// The bench, as it is shipped: optimised.
+    Bench,
 }
 
 /// Builds the integration tests and the program.
 pub(crate) fn build(root: &Path, scope: Scope) -> Result<Vec<Binary>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
-    command.args(["test", "--no-run", "--locked", "--message-format", "json-render-diagnostics"]);
     match scope {
-        Scope::Program => command.args(["--package", "fairlead", "--test", "it"]),
-        Scope::Workspace => command.args(["--workspace", "--test", "*"]),
+        Scope::Program => command.args(["test", "--package", "fairlead", "--test", "it"]),
+        Scope::Workspace => command.args(["test", "--workspace", "--test", "*"]),
+        Scope::Bench => command.args(["bench", "--package", "fairlead", "--bench", "bench"]),
     };
+    command.args(["--no-run", "--locked", "--message-format", "json-render-diagnostics"]);
     let told = |name: &str| OWN_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
     std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)).for_each(|(name, _)| {
         command.env_remove(name);
@@ -73,13 +76,16 @@ fn parse(messages: &str) -> Result<Vec<Binary>> {
     Ok(binaries)
 }
 
-/// One test of a program.
+/// One test of a program, or a program that holds no tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Test {
     /// Its whole name.
     pub(crate) name: String,
+    /// Whether a test reports it; otherwise the program's status does, and what it prints is what it is for.
+    pub(crate) is_reported: bool,
     folder: PathBuf,
     program: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Binary {
@@ -87,16 +93,22 @@ impl Binary {
     pub(crate) fn tests(&self, words: &[String]) -> Result<Vec<Test>> {
         let list = output(Command::new(&self.file).args(["--list", "--format", "terse"]).args(words))?;
         let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-        let test = |name: &str| Test { name: name.to_owned(), folder: self.folder.clone(), program: self.file.clone() };
+        let test = |name: &str| Test { is_reported: true, ..self.program(name, vec!["--exact".into(), name.into()]) };
         Ok(names.map(test).collect())
+    }
+
+    /// The program itself, with these arguments.
+    pub(crate) fn program(&self, name: &str, arguments: Vec<String>) -> Test {
+        let (folder, program) = (self.folder.clone(), self.file.clone());
+        Test { name: name.to_owned(), is_reported: false, folder, program, arguments }
     }
 }
 
 impl Test {
     /// How the machine is told to run it; `init.sh` takes the line apart at its spaces.
     pub(crate) fn line(&self, arguments: &[String]) -> String {
-        let line = format!("{} {} {}", self.folder.display(), self.program.display(), self.name);
-        arguments.iter().fold(line, |line, argument| line + " " + argument)
+        let line = format!("{} {}", self.folder.display(), self.program.display());
+        self.arguments.iter().chain(arguments).fold(line, |line, argument| line + " " + argument)
     }
 }
 

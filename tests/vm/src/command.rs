@@ -9,19 +9,28 @@ use crate::binaries::Scope;
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
 cargo vm [OPTIONS] [WORD...] [-- ARGUMENT...]
+cargo vm bench [OPTIONS] [SERVICES...] [MODE...] [-- --quick]
 
 Runs the integration tests on another kernel in a virtual machine: those whose names hold one of the words, or all.
 Arguments after -- go to the test program (--exact, --skip WORD, --nocapture, --test-threads N).
 
+With the word bench, compares the modes there (nft, iptables-nft, iptables-legacy, ipvs; default: all) at these numbers of
+services (default: 1000 10000).
+
   --kernel VERSION   which of Debian's kernels, as 6.1 (default: 6.12 if Debian has it, else its newest)
   --workspace        the integration tests of all crates, not only those of the program
   --machines N       so many at once, each with one processor (default: the processors of this one, at most 4)
-  --patience SECONDS a test that says nothing hangs if its machine has worked for so long (default: 300)";
+  --patience SECONDS a test that says nothing hangs if its machine has worked for so long (default: 300,
+                     with bench 1800)";
 
 /// So many machines help; more only cost memory.
 const MOST_MACHINES: usize = 4;
 /// Some tests take minutes of an emulated processor, and say nothing meanwhile.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// So does the bench.
+const BENCH_PATIENCE: Duration = Duration::from_secs(1_800);
+/// The first word that means something else than a part of a test's name.
+const BENCH: &str = "bench";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +39,8 @@ pub(crate) enum Command {
     Help,
     /// Run tests.
     Run(Options),
+    /// Compare the modes; words and arguments are for the bench.
+    Bench(Options),
 }
 
 /// How to run tests.
@@ -59,7 +70,12 @@ impl Command {
             machines: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_MACHINES),
             patience: PATIENCE,
         };
-        let mut words = words.iter();
+        let bench = words.first().is_some_and(|word| word == BENCH);
+        if bench {
+            options.scope = Scope::Bench;
+            options.patience = BENCH_PATIENCE;
+        }
+        let mut words = words.iter().skip(usize::from(bench));
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} needs a value; see cargo vm --help"));
             match word.as_str() {
@@ -73,7 +89,7 @@ impl Command {
                 _ => options.words.push(word.clone()),
             }
         }
-        Ok(Self::Run(options))
+        Ok(if bench { Self::Bench(options) } else { Self::Run(options) })
     }
 }
 
@@ -99,6 +115,20 @@ mod tests {
         assert_eq!(options.words, ["ipv4", "laws"]);
         assert_eq!(options.more, ["--nocapture", "--skip", "slow"]);
         assert_eq!((options.kernel.as_deref(), options.machines), (Some("6.1"), 3));
+    }
+
+    #[test]
+    fn bench_as_the_first_word_asks_for_figures() {
+        let Command::Bench(options) = parse("bench 1000 ipvs --kernel 6.1 -- --quick").unwrap() else {
+            panic!("it asks for the bench");
+        };
+        assert_eq!(
+            (options.words, options.more),
+            (vec!["1000".to_owned(), "ipvs".to_owned()], vec!["--quick".to_owned()])
+        );
+        assert_eq!((options.scope, options.patience), (Scope::Bench, BENCH_PATIENCE));
+        let Command::Run(options) = parse("laws bench").unwrap() else { panic!("it asks for tests") };
+        assert_eq!((options.words.len(), options.scope), (2, Scope::Program));
     }
 
     #[test]

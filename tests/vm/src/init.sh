@@ -24,10 +24,10 @@ until [ -c /dev/vport0p1 ] && [ -c /dev/vport0p2 ] || [ $tries = 100 ]; do
     tries=$((tries + 1))
 done
 exec 3<>/dev/vport0p1 4>/dev/vport0p2
-# One line for each test: its folder, its program, its name and what else the program is told. Nothing of that has spaces.
+# One line for each test: its folder, its program and what the program is told. Nothing of that has spaces.
 while echo 'fairlead-vm: next' >&3 && read -r folder program arguments <&3; do
     cd $folder
-    CARGO_MANIFEST_DIR=$folder $program --exact $arguments </dev/null >&3 2>&4 3<&- 4<&-
+    CARGO_MANIFEST_DIR=$folder $program $arguments </dev/null >&3 2>&4 3<&- 4<&-
     status=$?
     # What the test has said before must arrive before.
     echo "fairlead-vm: end" >&4

@@ -19,7 +19,7 @@ const HERE: [(&str, &str); 6] = [
 ];
 
 /// Programs that tests run, which go into the virtual machine.
-pub(crate) const INSIDE: [(&str, &str); 13] = [
+pub(crate) const INSIDE: [(&str, &str); 14] = [
     ("busybox", "busybox-static"),
     ("kmod", "kmod"),
     ("nft", "nftables"),
@@ -33,6 +33,7 @@ pub(crate) const INSIDE: [(&str, &str); 13] = [
     ("conntrack", "conntrack"),
     ("ipvsadm", "ipvsadm"),
     ("sysctl", "procps"),
+    ("strace", "strace"),
 ];
 
 /// Installs what is missing and says so.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   command    the command line
+//!   bench      not tests, but the modes beside each other
 //!   machine    the Debian packages that are needed; installs what is missing
 //!   kernel     Debian's kernel package, unpacked below target/vm
 //!   binaries   builds the tests and the program, asks which tests there are
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod bench;
 mod binaries;
 mod boot;
 mod command;
@@ -33,6 +35,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use binaries::{Binary, Test};
 use boot::Accelerator;
 use command::{Command, Options};
 use fleet::{Fleet, Tally};
@@ -49,7 +52,8 @@ fn main() -> ExitCode {
             println!("{}", command::HELP);
             Ok(true)
         }
-        Ok(Command::Run(options)) => run(&options),
+        Ok(Command::Run(options)) => run(&options, tests),
+        Ok(Command::Bench(options)) => run(&options, |built, options| Ok(vec![bench::test(built, &options.words)?])),
         Err(error) => Err(error),
     };
     match result {
@@ -67,18 +71,25 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
 }
 
-fn run(options: &Options) -> Result<bool> {
+/// The tests that the words choose.
+fn tests(built: &[Binary], options: &Options) -> Result<Vec<Test>> {
+    let mut tests = Vec::new();
+    for binary in built.iter().filter(|binary| binary.is_test) {
+        tests.extend(binary.tests(&[options.words.as_slice(), &options.more].concat())?);
+    }
+    ensure!(!tests.is_empty(), "no test has one of these words in its name: {}", options.words.join(" "));
+    Ok(tests)
+}
+
+/// Builds, boots, and runs what is chosen among what was built.
+fn run(options: &Options, choose: impl FnOnce(&[Binary], &Options) -> Result<Vec<Test>>) -> Result<bool> {
     let root = root();
     let folder = root.join("target/vm");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     machine::prepare()?;
     let kernel = Kernel::prepare(&folder, options.kernel.as_deref())?;
     let built = binaries::build(&root, options.scope)?;
-    let mut tests = Vec::new();
-    for binary in built.iter().filter(|binary| binary.is_test) {
-        tests.extend(binary.tests(&[options.words.as_slice(), &options.more].concat())?);
-    }
-    ensure!(!tests.is_empty(), "no test has one of these words in its name: {}", options.words.join(" "));
+    let tests = choose(&built, options)?;
     remove_leftovers(&folder)?;
     // Two of these commands may run side by side.
     let own = folder.join(format!("{OWN}{}", std::process::id()));
@@ -87,7 +98,12 @@ fn run(options: &Options) -> Result<bool> {
     let result = image::pack(&initramfs, &root, &kernel, &built).and_then(|()| {
         let accelerator = accelerator(&folder, &kernel, &initramfs)?;
         let fleet = Fleet { options, kernel: &kernel, initramfs: &initramfs, logs: &own, accelerator };
-        println!("{} tests on Linux {}", tests.len(), kernel.release);
+        let count = tests.len();
+        println!(
+            "{} on Linux {}",
+            if count == 1 { tests[0].name.clone() } else { format!("{count} tests") },
+            kernel.release
+        );
         let began = Instant::now();
         let tally = fleet.run(tests)?;
         Ok((tally, began.elapsed().as_secs_f64()))

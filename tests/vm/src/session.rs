@@ -132,7 +132,7 @@ impl Session {
         let began = Instant::now();
         let mut output = Vec::new();
         let verdict = match self.machine.tell(&test.line(arguments)) {
-            Ok(()) => self.observe(patience, &mut output),
+            Ok(()) => self.observe(test.is_reported, patience, &mut output),
             Err(error) => {
                 self.lost = true;
                 Verdict::Broken(format!("the machine can be told nothing: {error}"))
@@ -160,7 +160,7 @@ impl Session {
     }
 
     /// Listens until the machine asks for the next test.
-    fn observe(&mut self, patience: Duration, output: &mut Vec<String>) -> Verdict {
+    fn observe(&mut self, is_reported: bool, patience: Duration, output: &mut Vec<String>) -> Verdict {
         let (mut result, mut skipped, mut status, mut err_ended) = (None, None, None, false);
         let (mut asked, mut used, mut heard) = (false, self.used, Instant::now());
         while !(asked && err_ended) {
@@ -169,6 +169,7 @@ impl Session {
                 (used, heard) = (self.machine.processor_time(), Instant::now());
             }
             match said {
+                Said::Out(line) if !is_reported => println!("{line}"),
                 Said::Out(line) => {
                     result = result.or_else(|| result_of(&line));
                     output.push(line);
@@ -177,7 +178,12 @@ impl Session {
                     skipped = skipped.or_else(|| line.find(SKIPPED).map(|at| line[at..].to_owned()));
                     output.push(line);
                 }
-                Said::End(number) => status = Some(number),
+                Said::End(number) => {
+                    status = Some(number);
+                    if !is_reported {
+                        result = Some(if number == 0 { Verdict::Passed } else { Verdict::Failed });
+                    }
+                }
                 Said::ErrEnd => err_ended = true,
                 Said::Next => asked = true,
                 Said::Console => {}
