@@ -186,7 +186,7 @@ metrics! {
         ["ip_family", "backend", "interface", "address", "pods", "masquerade"],
         "1, with labels for how this node takes part in the overlay.";
     overlay_up: IntGaugeVec, "fairlead_overlay_up", [],
-        "1 when the devices of the overlay are as they should be.";
+        "1 when the devices of the overlay are as they should be and the interfaces below them carry packets.";
     overlay_compare: HistogramVec(FAST), "fairlead_overlay_compare_duration_seconds", [],
         "How long one look at this node or comparison of the whole overlay took.";
     overlay_change: HistogramVec(FAST), "fairlead_overlay_change_seconds", [],

@@ -65,6 +65,8 @@ pub struct Worker {
     macs: PerFamily<Option<Mac>>,
     devices: Vec<Device>,
     indices: Indices,
+    /// Whether the interfaces to other nodes are on and have a carrier.
+    carried: bool,
     complete: bool,
     /// Written one by one, without reading.
     set: BTreeSet<Key>,
@@ -102,6 +104,7 @@ impl Worker {
             macs: PerFamily::default(),
             devices: Vec::new(),
             indices: Indices::new(),
+            carried: false,
             complete: false,
             set: BTreeSet::new(),
             remove: Vec::new(),
@@ -322,6 +325,11 @@ impl Worker {
             self.outside.notes(notes);
         }
         self.devices = desired::devices(&self.settings, &self.local);
+        let carries = |half: &Half| {
+            let link = machine.links.iter().find(|link| link.index == half.underlay.index);
+            link.is_some_and(|link| link.up && link.running)
+        };
+        self.carried = self.local.families().all(|(_, half)| carries(half));
         Ok(is_new)
     }
 
@@ -363,9 +371,10 @@ impl Worker {
         }
     }
 
-    /// Whether the devices are there and no peer waits for the kernel.
+    /// Whether the devices are there, and the interfaces below them carry packets.
     fn is_up(&self) -> bool {
-        self.local.families().next().is_some()
+        self.carried
+            && self.local.families().next().is_some()
             && self.devices.iter().all(|device| self.indices.contains_key(&device.tunnel))
     }
 

@@ -162,10 +162,9 @@ fn f2_a_route_of_others_that_stands_before_ours_is_removed() {
     }
 }
 
-/// Takes the cable out and puts it in again; the machine's network service restores addresses and routes.
-fn flap(stage: &Stage, node: &str) {
+/// Switches the network card on again; the machine's network service restores addresses and routes.
+fn bring_up(stage: &Stage, node: &str) {
     let place = stage.node(node);
-    run(place, "ip link set eth0 down");
     run(place, "ip link set eth0 up");
     place.address_eth0(place.addresses()).or_else(|_| restore(place)).unwrap();
 }
@@ -182,10 +181,15 @@ fn f5_the_network_card_goes_down_and_up() {
         return;
     }
     for backend in ["vxlan", "host-gw"] {
-        let (stage, _programs, before) = working(backend);
-        flap(&stage, "a");
+        let (stage, programs, before) = working(backend);
+        let is = |up| programs[0].metric("fairlead_overlay_up", "") == f64::from(u8::from(up));
+        assert!(is(true));
+        run(stage.node("a"), "ip link set eth0 down");
+        eventually("the metric tells that the card is off", || is(false));
+        bring_up(&stage, "a");
         let took = until_listed(stage.node("a"), &before, Instant::now());
         say("F5", &format!("eth0 down and up, {backend}"), took);
+        eventually("and that it is on again", || is(true));
         stage.until_connected(&NODES);
     }
 }
