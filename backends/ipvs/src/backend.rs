@@ -84,8 +84,12 @@ impl State {
     /// From a plan that the kernel holds to the next.
     fn step(&mut self, was: &Plan, now: &Plan, report: &mut Report) -> Result<(), Error> {
         let changes: Vec<_> = was.services.changes(&now.services).collect();
+        let tried = self.tried.len();
         self.try_asked(changes.iter().filter_map(|change| change.now).map(|service| &**service), report)?;
-        self.tables.context = self.context(&now.node);
+        // The node is the same.
+        if self.tried.len() != tried {
+            self.tables.context = self.context(&now.node);
+        }
         let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         let families = &self.families;
         let here = |service: &&fairlead_plan::Service| families.contains(&service.key.family);
