@@ -17,7 +17,7 @@ use crate::{Settings, structure};
 /// The ipvs backend.
 #[derive(Debug)]
 pub struct IpvsBackend {
-    state: Arc<Mutex<State>>,
+    pub(crate) state: Arc<Mutex<State>>,
     watcher: Watcher,
 }
 
@@ -62,6 +62,15 @@ impl IpvsBackend {
     pub fn prepare(&self) -> Result<(), SyncError> {
         let mut doors = Doors::open()?;
         Ok(doors.set_sysctls(&lock(&self.state).settings)?)
+    }
+
+    /// Whether the kernel has what this mode needs; changes nothing.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check(&self) -> Result<(), SyncError> {
+        let mut doors = Doors::open()?;
+        Ok(doors.try_scheduler(&lock(&self.state).settings.scheduler)?)
     }
 
     /// What tells whether somebody else changed what this backend wrote.
