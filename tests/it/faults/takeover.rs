@@ -75,5 +75,6 @@ ways! {
     from_legacy_iptables_to_nft_and_back: IptablesLegacy, Nft;
     from_iptables_to_nft_and_back: IptablesNft, Nft;
     from_iptables_to_iptables_and_back: IptablesNft, IptablesNft;
+    from_the_ipvs_mode_to_ipvs_and_back: Ipvs, Ipvs;
     from_the_nftables_mode_to_ipvs_and_back: Nft, Ipvs;
 }
