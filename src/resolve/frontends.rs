@@ -13,8 +13,6 @@ const LABEL_OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 const LABEL_APP: &str = "k8s-app";
 /// The scheduler of IPVS that chooses the endpoints of the Service, in place of that of `--ipvs-scheduler`.
 pub const ANNOTATION_SCHEDULER: &str = "fairlead.io/ipvs-scheduler";
-/// The longest name of a scheduler (`IP_VS_SCHEDNAME_MAXLEN`, less its NUL).
-const LONGEST_SCHEDULER: usize = 15;
 const HEADLESS: &str = "None";
 /// What the API server fills in for `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
@@ -78,8 +76,7 @@ fn read(object: &ServiceObject, settings: &Settings, notes: &mut Notes) -> Optio
 /// Which schedulers the kernel has is seen when one is used.
 fn scheduler(object: &ServiceObject, notes: &mut Notes) -> Option<Box<str>> {
     let name = object.metadata.annotations.get(ANNOTATION_SCHEDULER)?.trim();
-    let right = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if (1..=LONGEST_SCHEDULER).contains(&name.len()) && name.bytes().all(right) {
+    if name.parse::<fairlead_ipvs::Scheduler>().is_ok() {
         return Some(name.into());
     }
     let message = format!("{ANNOTATION_SCHEDULER}: {name:?} is no name of a scheduler; write one like rr, lc or mh");

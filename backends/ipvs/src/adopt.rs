@@ -9,6 +9,7 @@ use crate::doors::Doors;
 use crate::error::Error;
 use crate::held::Held;
 use crate::layout::Set;
+use crate::pin;
 use crate::tables::{Tables, Wanted};
 use crate::writes::Writes;
 
@@ -48,13 +49,24 @@ impl State {
         tables.forget_touched();
         shares(&tables, &held, &mut writes);
         let services = !(writes.is_empty() && rest.is_empty());
-        doors.write(&writes, report)?;
-        // On a fresh node what is important works at once; what another proxy serves it serves until all is there.
-        let fresh = was.servers.is_empty();
-        let mut repaired = if fresh { doors.make_rules(&plan.node, report)? } else { Vec::new() };
-        doors.write(&rest, report)?;
-        repaired.extend(if fresh { Vec::new() } else { doors.make_rules(&plan.node, report)? });
-        doors.clear_link(report)?;
+        // On a fresh node what is important works at once; what another proxy serves it serves until all is there, and nothing
+        // of it goes before our rules lead elsewhere.
+        let fresh = was.servers.is_empty() && !pin::is_pinned()?;
+        let mut repaired = Vec::new();
+        doors.begin(&writes, report)?;
+        if fresh {
+            repaired.extend(doors.make_rules(&plan.node, report)?);
+        }
+        doors.begin(&rest, report)?;
+        if !fresh {
+            repaired.extend(doors.make_rules(&plan.node, report)?);
+        }
+        doors.finish(&writes, report)?;
+        doors.finish(&rest, report)?;
+        if !self.settled {
+            doors.remove_kube_proxys(report)?;
+        }
+        doors.clear_link(marks, report)?;
         if services {
             repaired.push("virtual services or entries of sets".to_owned());
         }

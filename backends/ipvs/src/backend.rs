@@ -17,7 +17,7 @@ use crate::{Settings, structure};
 /// The ipvs backend.
 #[derive(Debug)]
 pub struct IpvsBackend {
-    state: Arc<Mutex<State>>,
+    pub(crate) state: Arc<Mutex<State>>,
     watcher: Watcher,
 }
 
@@ -64,6 +64,15 @@ impl IpvsBackend {
         Ok(doors.set_sysctls(&lock(&self.state).settings)?)
     }
 
+    /// Whether the kernel has what this mode needs; changes nothing.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check(&self) -> Result<(), SyncError> {
+        let mut doors = Doors::open()?;
+        Ok(doors.try_scheduler(&lock(&self.state).settings.scheduler)?)
+    }
+
     /// What tells whether somebody else changed what this backend wrote.
     #[must_use]
     pub fn sentinel(&self) -> Sentinel {
@@ -84,8 +93,12 @@ impl State {
     /// From a plan that the kernel holds to the next.
     fn step(&mut self, was: &Plan, now: &Plan, report: &mut Report) -> Result<(), Error> {
         let changes: Vec<_> = was.services.changes(&now.services).collect();
+        let tried = self.tried.len();
         self.try_asked(changes.iter().filter_map(|change| change.now).map(|service| &**service), report)?;
-        self.tables.context = self.context(&now.node);
+        // The node is the same.
+        if self.tried.len() != tried {
+            self.tables.context = self.context(&now.node);
+        }
         let Some(doors) = self.doors.as_mut() else { return Ok(()) };
         let families = &self.families;
         let here = |service: &&fairlead_plan::Service| families.contains(&service.key.family);

@@ -3,9 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use fairlead_kernel::address::local_addresses;
 use fairlead_kernel::ipset::{Ipset, SetBatch, SetSpec};
 use fairlead_kernel::ipvs::GenericNetlink;
-use fairlead_kernel::link::{Links, has_ipv6};
+use fairlead_kernel::link::{LinkError, Links, has_ipv6};
 use fairlead_kernel::{restore, sysctl};
 use fairlead_plan::{Family, Node, Report};
 use ipvs_rs::{Client, Message, Scheduler, Service, ServiceId, Transport};
@@ -19,8 +20,10 @@ use crate::{Settings, rules, structure};
 /// Whether IPVS knows a scheduler is tried out here (RFC 5737), as kube-proxy does.
 const TRIAL: ([u8; 4], u16) = ([198, 51, 100, 0], 20_000);
 const EEXIST: i32 = 17;
+/// The index of `lo` (`LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
 /// A set that is filled to change places with another.
-const SPARE: &str = "KUBE-IPVS-SPARE";
+pub const SPARE: &str = "KUBE-IPVS-SPARE";
 
 /// `conntrack`: masquerade needs it. `expire_*`: connections and clients of an endpoint that is gone go elsewhere.
 const SYSCTLS: [(&str, &str); 4] = [
@@ -110,7 +113,8 @@ impl Doors {
         Ok(self.ipvs.request("set the timeouts", Message::set_timeouts(wanted))?)
     }
 
-    /// Makes the sets that are missing or of another make.
+    /// Makes the sets that are missing or of another make. Entries stay: the rules of kube-proxy ask for them until ours are
+    /// there, and they tell which virtual services it has left.
     pub fn make_sets(&mut self, report: &mut Report) -> Result<(), Error> {
         let held = self.ipset.sets()?;
         let mut batch = SetBatch::new();
@@ -122,8 +126,11 @@ impl Doors {
             match held.iter().find(|held| held.name == spec.name) {
                 None => batch.create(&spec),
                 Some(held) if held.kind == Some(spec.kind) && held.marks == spec.marks => {}
-                Some(_) => {
+                Some(held) => {
                     batch.create(&SetSpec { name: SPARE, ..spec });
+                    if held.kind == Some(spec.kind) {
+                        batch.add(SPARE, &self.ipset.entries(spec.name)?);
+                    }
                     batch.swap(SPARE, spec.name);
                     batch.destroy(SPARE);
                 }
@@ -161,10 +168,17 @@ impl Doors {
         Ok(())
     }
 
-    /// Takes the addresses that kube-proxy put there, once nothing needs them.
-    pub fn clear_link(&mut self, report: &mut Report) -> Result<(), Error> {
-        if let Some(link) = self.links.link(LINK)? {
+    /// Takes the addresses that kube-proxy put there, once nothing needs them. With the last one of IPv4 the kernel takes all
+    /// routes over the link, so that ours leads over another meanwhile.
+    pub fn clear_link(&mut self, marks: Marks, report: &mut Report) -> Result<(), Error> {
+        let Some(link) = self.links.link(LINK)? else { return Ok(()) };
+        let addresses = local_addresses().map_err(LinkError::from)?;
+        if addresses.iter().any(|(index, ..)| *index == link.index) {
+            let route = layout::mark_route(marks);
+            self.links.lead_here(false, LOOPBACK, &route)?;
             report.writes += self.links.clear_addresses(link.index)?;
+            self.links.lead_here(false, link.index, &route)?;
+            report.writes += 2;
         }
         Ok(())
     }
@@ -209,7 +223,26 @@ impl Doors {
     /// Writes everything in its order.
     pub fn write(&mut self, writes: &Writes, report: &mut Report) -> Result<(), Error> {
         self.messages(&writes.first, report)?;
-        self.send_sets(&writes.sets(), report)?;
+        let mut batch = SetBatch::new();
+        writes.additions(&mut batch);
+        writes.deletions(&mut batch);
+        self.send_sets(&batch, report)?;
+        self.messages(&writes.last, report)
+    }
+
+    /// Writes what takes nothing away.
+    pub fn begin(&mut self, writes: &Writes, report: &mut Report) -> Result<(), Error> {
+        self.messages(&writes.first, report)?;
+        let mut batch = SetBatch::new();
+        writes.additions(&mut batch);
+        self.send_sets(&batch, report)
+    }
+
+    /// Writes the rest.
+    pub fn finish(&mut self, writes: &Writes, report: &mut Report) -> Result<(), Error> {
+        let mut batch = SetBatch::new();
+        writes.deletions(&mut batch);
+        self.send_sets(&batch, report)?;
         self.messages(&writes.last, report)
     }
 

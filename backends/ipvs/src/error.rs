@@ -1,7 +1,9 @@
 use std::io;
 
+use fairlead_kernel::conntrack::ConntrackError;
 use fairlead_kernel::ipset::IpsetError;
 use fairlead_kernel::link::LinkError;
+use fairlead_kernel::nft::NftError;
 use fairlead_kernel::restore::RestoreError;
 use fairlead_kernel::sysctl::SysctlError;
 use fairlead_plan::SyncError;
@@ -22,6 +24,10 @@ pub enum Error {
     Rules(#[from] RestoreError),
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    #[error(transparent)]
+    Tables(#[from] NftError),
+    #[error(transparent)]
+    Flows(#[from] ConntrackError),
     #[error("IPVS: cannot {what}: {}", io::Error::from_raw_os_error(*.errno))]
     Refused { what: String, errno: i32 },
     #[error("the kernel has no scheduler {0} for IPVS: the module ip_vs_{0} is not there; load it or choose another")]

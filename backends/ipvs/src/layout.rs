@@ -108,6 +108,28 @@ impl Set {
     }
 }
 
+/// Sets that kube-proxy has and this program does not.
+const KUBE_PROXYS: [&str; 8] = [
+    "LOAD-BALANCER-SOURCE-IP",
+    "LOAD-BALANCER-LOCAL",
+    "EXTERNAL-IP-LOCAL",
+    "NODE-PORT-LOCAL-TCP",
+    "NODE-PORT-LOCAL-UDP",
+    "NODE-PORT-SCTP-HASH",
+    "NODE-PORT-LOCAL-SCTP-HASH",
+    "HEALTH-CHECK-NODE-PORT",
+];
+
+/// Their names in both families; kube-proxy cuts them where the kernel would.
+pub fn kube_proxys_sets() -> Vec<String> {
+    let name = |beginning: &str, name: &str| {
+        let mut whole = format!("{beginning}{name}");
+        whole.truncate(fairlead_kernel::ipset::NAME_MAX);
+        whole
+    };
+    KUBE_PROXYS.into_iter().flat_map(|set| [name("KUBE-", set), name("KUBE-6-", set)]).collect()
+}
+
 /// How packets to frontends come to this machine.
 pub const fn mark_route(marks: Marks) -> MarkRoute {
     let (mark, mask) = marks.tag(Tag::Frontend);

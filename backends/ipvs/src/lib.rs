@@ -41,12 +41,15 @@ mod draining;
 mod error;
 mod follow;
 mod held;
+mod kube_proxy;
 #[cfg(test)]
 mod law;
 mod layout;
+mod leave;
 mod mark;
 mod numbers;
 mod parse;
+mod pin;
 mod render;
 mod rules;
 #[cfg(test)]
@@ -64,6 +67,7 @@ mod writes;
 pub use backend::IpvsBackend;
 pub use follow::{HeldError, is_here};
 pub use ipvs_rs::{Scheduler, Timeouts};
+pub use pin::{has_rules, others_translate, pin, unpin};
 pub use sentinel::Sentinel;
 pub use settings::Settings;
 pub use text::text;

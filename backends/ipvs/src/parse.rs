@@ -50,6 +50,7 @@ fn rule(family: Family, text: &str) -> Option<Rule> {
             ["-m", "addrtype", "--src-type", "LOCAL", ..] => (Match::SourceIsLocal, 4),
             ["-m", "addrtype", "--dst-type", "LOCAL", ..] => (Match::DestinationIsLocal, 4),
             ["-m", "conntrack", "--ctstate", "ESTABLISHED", "--ctdir", "REPLY", ..] => (Match::Answer, 6),
+            ["-m", "conntrack", "--ctstate", "DNAT", ..] => (Match::Translated, 4),
             ["-m", "conntrack", "--ctstate", "NEW", ..] => (Match::New, 4),
             ["-m", "conntrack", "--ctstate", "RELATED", ..] => (Match::Related, 4),
             ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", ..] => (Match::Known, 4),

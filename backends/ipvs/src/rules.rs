@@ -43,6 +43,8 @@ pub enum Match {
     Related,
     /// It is an answer of a connection.
     Answer,
+    /// It belongs to a connection whose destination a rule has translated.
+    Translated,
 }
 
 /// What a rule does.
@@ -129,6 +131,7 @@ impl Match {
             Self::Known => "-m conntrack --ctstate RELATED,ESTABLISHED".to_owned(),
             Self::Related => "-m conntrack --ctstate RELATED".to_owned(),
             Self::Answer => "-m conntrack --ctstate ESTABLISHED --ctdir REPLY".to_owned(),
+            Self::Translated => "-m conntrack --ctstate DNAT".to_owned(),
         }
     }
 }
@@ -179,36 +182,119 @@ pub fn restoration(family: Family, table: &str, chains: &[Chain], save: &str) ->
             }
         }
     }
-    for (hook, rule) in stale_jumps(table, save) {
-        body += &format!("-D {hook} {rule}\n");
-        count += 1;
-    }
     (!heads.is_empty() || !body.is_empty()).then(|| (format!("*{table}\n{heads}{body}COMMIT\n"), count))
 }
 
-/// kube-proxy looks frontends up in `nat`. What it left there would change the marks.
-fn stale_jumps<'a>(table: &str, save: &'a str) -> Vec<(&'a str, &'a str)> {
-    if table != "nat" {
-        return Vec::new();
-    }
-    held_rules(save)
-        .filter(|(hook, rule)| matches!(*hook, "PREROUTING" | "OUTPUT") && rule.ends_with("-j KUBE-SERVICES"))
-        .collect()
-}
-
-/// What `iptables-restore` must read so that nothing of ours is left in a table; `None` if nothing is there.
-pub fn removal(table: &str, chains: &[Chain], save: &str) -> Option<String> {
-    let ours = |name: &str| chains.iter().any(|chain| chain.table == table && chain.name == name);
-    let declared: Vec<&str> =
-        save.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next()).filter(|name| ours(name)).collect();
-    let mut text = String::new();
-    for (hook, rule) in held_rules(save).filter(|(name, _)| !ours(name)) {
-        if rule.strip_prefix("-j ").is_some_and(ours) {
-            text += &format!("-D {hook} {rule}\n");
+/// What `iptables-restore` must read so that nothing is left in a table of the chains `gone`, of what leads to them, and of
+/// what asks for one of the `sets`; `None` if nothing is there. Of the chains `kept` all stays, and what leads to them as fairlead
+/// writes it.
+pub fn removal(table: &str, gone: &[&str], kept: &[&str], sets: &[&str], save: &str) -> Option<String> {
+    let declared: Vec<&str> = save
+        .lines()
+        .filter_map(|line| line.strip_prefix(':')?.split(' ').next())
+        .filter(|name| gone.contains(name))
+        .collect();
+    let mut all = String::new();
+    for (chain, rule) in held_rules(save).filter(|(chain, _)| !gone.contains(chain) && !kept.contains(chain)) {
+        let named = Named::in_rule(rule);
+        let asks = named.sets.iter().any(|set| sets.contains(set));
+        let leads = named.target.is_some_and(|target| {
+            gone.contains(&target) || kept.contains(&target) && rule.strip_prefix("-j ") != Some(target)
+        });
+        if asks || leads {
+            all += &format!("-D {chain} {rule}\n");
         }
     }
-    let flush: String = declared.iter().map(|name| format!("-F {name}\n")).collect();
-    let delete: String = declared.iter().map(|name| format!("-X {name}\n")).collect();
-    let all = text + &flush + &delete;
+    for command in ["-F", "-X"] {
+        declared.iter().for_each(|name| all += &format!("{command} {name}\n"));
+    }
     (!all.is_empty()).then(|| format!("*{table}\n{all}COMMIT\n"))
+}
+
+/// What a rule names.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Named<'a> {
+    /// Where it leads.
+    target: Option<&'a str>,
+    /// Which sets it asks for.
+    sets: Vec<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    /// Reads a rule as `iptables-save` prints it. What stands in a comment is no option.
+    fn in_rule(rule: &'a str) -> Self {
+        let (mut named, mut before) = (Self::default(), "");
+        for word in words(rule) {
+            match before {
+                "-j" | "-g" => named.target = Some(word),
+                "--match-set" | "--map-set" | "--add-set" | "--del-set" => named.sets.push(word),
+                _ => {}
+            }
+            before = word;
+        }
+        named
+    }
+}
+
+/// The words of a rule; what stands in quotation marks is one.
+fn words(rule: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    rule.split(move |letter| {
+        quoted ^= letter == '"' && !escaped;
+        escaped = letter == '\\' && !escaped;
+        letter == ' ' && !quoted
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAVED: &str = r#"*filter
+:INPUT ACCEPT [0:0]
+:KUBE-FORWARD - [0:0]
+:KUBE-IPVS-FILTER - [0:0]
+:KUBE-NODE-PORT - [0:0]
+-A INPUT -m comment --comment "kubernetes ipvs access filter" -j KUBE-IPVS-FILTER
+-A INPUT -j KUBE-IPVS-FILTER
+-A INPUT -m comment --comment "not \"-j KUBE-NODE-PORT\" but" -j ACCEPT
+-A KUBE-FORWARD -m set --match-set KUBE-LOAD-BALANCER dst,dst -j KUBE-NODE-PORT
+-A KUBE-FORWARD -m set ! --match-set OTHER src -g KUBE-NODE-PORT
+-A KUBE-FORWARD -m comment --comment KUBE-NODE-PORT -j ACCEPT
+-A KUBE-IPVS-FILTER -m set --match-set KUBE-CLUSTER-IP dst,dst -j RETURN
+-A KUBE-NODE-PORT -m set --match-set KUBE-HEALTH-CHECK-NODE-PORT dst -j ACCEPT
+COMMIT
+"#;
+
+    #[test]
+    fn what_leads_to_a_chain_goes_with_it_whatever_else_the_rule_says() {
+        let gone = ["KUBE-IPVS-FILTER", "KUBE-NODE-PORT"];
+        let text = removal("filter", &gone, &[], &["KUBE-LOAD-BALANCER"], SAVED).expect("there is something");
+        let wanted = r#"*filter
+-D INPUT -m comment --comment "kubernetes ipvs access filter" -j KUBE-IPVS-FILTER
+-D INPUT -j KUBE-IPVS-FILTER
+-D KUBE-FORWARD -m set --match-set KUBE-LOAD-BALANCER dst,dst -j KUBE-NODE-PORT
+-D KUBE-FORWARD -m set ! --match-set OTHER src -g KUBE-NODE-PORT
+-F KUBE-IPVS-FILTER
+-F KUBE-NODE-PORT
+-X KUBE-IPVS-FILTER
+-X KUBE-NODE-PORT
+COMMIT
+"#;
+        assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn a_chain_that_is_taken_over_keeps_only_the_jump_of_ours() {
+        let text = removal("filter", &["KUBE-NODE-PORT"], &["KUBE-IPVS-FILTER"], &["OTHER"], SAVED);
+        let text = text.expect("there is something");
+        assert!(text.contains("access filter"), "{text}");
+        assert!(!text.contains("-D INPUT -j") && !text.contains("-F KUBE-IPVS-FILTER"), "{text}");
+        assert!(!text.contains("-D KUBE-IPVS-FILTER"), "{text}");
+    }
+
+    #[test]
+    fn where_nothing_is_left_nothing_is_written() {
+        assert_eq!(removal("filter", &["KUBE-SOURCE-RANGES-FIREWALL"], &["INPUT"], &[], ":INPUT ACCEPT [0:0]"), None);
+    }
 }

@@ -21,7 +21,7 @@ use crate::rules::{Chain, Match, Rule, Target};
 /// The tables that hold chains of ours, in the order in which they are written: last the one that leads packets to IPVS.
 pub const TABLES: [&str; 3] = ["nat", "filter", "mangle"];
 
-const SERVICES: &str = "KUBE-IPVS-SERVICES";
+pub const SERVICES: &str = "KUBE-IPVS-SERVICES";
 const SENT: &str = "KUBE-IPVS-SENT";
 const VIRTUAL: &str = "KUBE-IPVS-ADDRESS";
 const NODE_PORT: &str = "KUBE-IPVS-NODE-PORT";
@@ -93,6 +93,8 @@ fn services(family: Family, node: &Node, marks: Marks) -> Vec<Rule> {
     let mut rules = vec![
         Rule(vec![tagged(marks, Tag::Frontend)], Target::Goto(SENT)),
         Rule(vec![Match::Answer], Target::Return),
+        // What another mode, or somebody else's rule, has translated when it began goes on so.
+        Rule(vec![Match::Translated], Target::Return),
         Rule(vec![Match::Destination(loopback(family))], Target::Return),
         Rule(Vec::new(), Target::MapMark(Set::Addresses)),
         Rule(vec![untagged(marks, None)], Target::Jump(VIRTUAL)),

@@ -235,7 +235,7 @@ impl Tracer {
             Match::Interface(name, true) => {
                 packet.interface.as_ref().is_some_and(|other| other.starts_with(name.as_str()))
             }
-            Match::Icmp | Match::Known | Match::Related | Match::Answer => false,
+            Match::Icmp | Match::Known | Match::Related | Match::Answer | Match::Translated => false,
             Match::New => true,
             Match::Protocol(protocol) => packet.protocol == *protocol,
             Match::Mark { value, mask, not } => (walk.mark & mask == *value) != *not,

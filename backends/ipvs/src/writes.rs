@@ -91,16 +91,18 @@ impl Writes {
         self.delete.entry((entry.set, entry.family)).or_default().push(entry.key);
     }
 
-    /// The changes of sets.
-    pub fn sets(&self) -> SetBatch {
-        let mut batch = SetBatch::new();
+    /// Entries that sets get.
+    pub fn additions(&self, batch: &mut SetBatch) {
         for ((set, family), entries) in &self.add {
             batch.add(set.name(*family), entries);
         }
+    }
+
+    /// Entries that sets lose.
+    pub fn deletions(&self, batch: &mut SetBatch) {
         for ((set, family), entries) in self.delete.iter().rev() {
             batch.delete(set.name(*family), entries);
         }
-        batch
     }
 
     /// Entries that are put in, with their marks.

@@ -46,7 +46,7 @@ pub fn holds(cluster: &Cluster, mode: Mode) -> bool {
     match mode {
         Mode::Nft => tables(cluster.node()) != [false, false],
         // Its rules stand in the tables of the iptables modes; its sets are its own.
-        Mode::Ipvs => shell(cluster.node(), "ipset list -n").split_whitespace().any(is_ours),
+        Mode::Ipvs => shell(cluster.node(), "ipset list -n").contains("KUBE-"),
         _ => ruleset(cluster.node(), mode).split([' ', ':', '\n']).any(is_ours),
     }
 }

@@ -8,6 +8,20 @@ use fairlead_plan::{Family, Protocol};
 use super::{Past, services};
 use crate::laws::holdings::shell;
 
+/// What the kernel takes as the name of a set.
+const NAME_MAX: usize = 31;
+/// Sets that are empty, without the beginning of their names.
+const UNUSED: [(&str, &str); 8] = [
+    ("LOAD-BALANCER", "hash:ip,port"),
+    ("LOAD-BALANCER-LOCAL", "hash:ip,port"),
+    ("LOAD-BALANCER-SOURCE-IP", "hash:ip,port,ip"),
+    ("EXTERNAL-IP-LOCAL", "hash:ip,port"),
+    ("NODE-PORT-TCP", "bitmap:port range 0-65535"),
+    ("NODE-PORT-LOCAL-TCP", "bitmap:port range 0-65535"),
+    ("NODE-PORT-LOCAL-SCTP-HASH", "hash:ip,port"),
+    ("HEALTH-CHECK-NODE-PORT", "bitmap:port range 0-65535"),
+];
+
 /// Makes what kube-proxy makes with `--masquerade-all`. `write` writes a file and gives its path.
 pub fn program(node: &Place, lab: &Lab, family: Family, pods: &[&str], write: impl Fn(&str) -> String) {
     let (ip, bits, names, tool) = match family {
@@ -18,6 +32,13 @@ pub fn program(node: &Place, lab: &Lab, family: Family, pods: &[&str], write: im
     let [cluster_ips, addresses_set, inet] = names;
     writeln!(sets, "create {cluster_ips} hash:ip,port family {inet} hashsize 1024 maxelem 65536").unwrap();
     writeln!(sets, "create {addresses_set} hash:ip family {inet} hashsize 1024 maxelem 65536").unwrap();
+    // Nothing here has use for these; kube-proxy makes them, and asks for them, all the same.
+    let six = if family == Family::V6 { "6-" } else { "" };
+    for (set, kind) in UNUSED {
+        let name: String = format!("KUBE-{six}{set}").chars().take(NAME_MAX).collect();
+        let inet = if kind == "bitmap:port range 0-65535" { String::new() } else { format!(" family {inet}") };
+        writeln!(sets, "create {name} {kind}{inet}").unwrap();
+    }
     for Past { key, to, endpoints } in services(lab, family, pods) {
         let flag = if key.protocol == Protocol::Udp { "-u" } else { "-t" };
         writeln!(servers, "-A {flag} {to} -s rr").unwrap();
@@ -37,9 +58,17 @@ pub fn program(node: &Place, lab: &Lab, family: Family, pods: &[&str], write: im
 :KUBE-SERVICES - [0:0]
 :KUBE-POSTROUTING - [0:0]
 :KUBE-MARK-MASQ - [0:0]
+:KUBE-NODE-PORT - [0:0]
+:KUBE-LOAD-BALANCER - [0:0]
 -A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
 -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
 -A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING
+-A KUBE-SERVICES -m comment --comment \"Kubernetes service lb portal\" -m set --match-set KUBE-{six}LOAD-BALANCER dst,dst -j KUBE-LOAD-BALANCER
+-A KUBE-LOAD-BALANCER -m comment --comment \"Kubernetes service load balancer ip + port with externalTrafficPolicy=local\" -m set --match-set KUBE-{six}LOAD-BALANCER-LOCAL dst,dst -j RETURN
+-A KUBE-LOAD-BALANCER -j KUBE-MARK-MASQ
+-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODE-PORT
+-A KUBE-NODE-PORT -p tcp -m comment --comment \"Kubernetes nodeport TCP port with externalTrafficPolicy=local\" -m set --match-set KUBE-{six}NODE-PORT-LOCAL-TCP dst -j RETURN
+-A KUBE-NODE-PORT -p tcp -m comment --comment \"Kubernetes nodeport TCP port for masquerade purpose\" -m set --match-set KUBE-{six}NODE-PORT-TCP dst -j KUBE-MARK-MASQ
 -A KUBE-SERVICES -m comment --comment \"Kubernetes service cluster ip + port for masquerade purpose\" -m set --match-set {cluster_ips} dst,dst -j KUBE-MARK-MASQ
 -A KUBE-SERVICES -m set --match-set {cluster_ips} dst,dst -j ACCEPT
 -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
@@ -50,6 +79,17 @@ COMMIT
 *filter
 :KUBE-IPVS-FILTER - [0:0]
 :KUBE-FORWARD - [0:0]
+:KUBE-NODE-PORT - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-SOURCE-RANGES-FIREWALL - [0:0]
+:KUBE-IPVS-OUT-FILTER - [0:0]
+-A INPUT -m comment --comment \"kube-proxy firewall rules\" -j KUBE-PROXY-FIREWALL
+-A FORWARD -m comment --comment \"kube-proxy firewall rules\" -j KUBE-PROXY-FIREWALL
+-A INPUT -m comment --comment \"kubernetes health check rules\" -j KUBE-NODE-PORT
+-A OUTPUT -m comment --comment \"kubernetes ipvs access filter\" -j KUBE-IPVS-OUT-FILTER
+-A KUBE-NODE-PORT -m comment --comment \"Kubernetes health check node port\" -m set --match-set KUBE-{six}HEALTH-CHECK-NODE-PORT dst -j ACCEPT
+-A KUBE-PROXY-FIREWALL -m comment --comment \"Kubernetes service load balancer ip + port for load balancer with sourceRange\" -m set --match-set KUBE-{six}LOAD-BALANCER dst,dst -j KUBE-SOURCE-RANGES-FIREWALL
+-A KUBE-SOURCE-RANGES-FIREWALL -j DROP
 -A INPUT -m comment --comment \"kubernetes ipvs access filter\" -j KUBE-IPVS-FILTER
 -A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
 -A KUBE-IPVS-FILTER -m set --match-set {cluster_ips} dst,dst -j RETURN

@@ -16,6 +16,8 @@ use crate::program::Cluster;
 
 /// Services of the past.
 const OTHERS: u32 = 300;
+/// The same where the processor is emulated, which is where IPVS is.
+const OTHERS_EMULATED: u32 = 20;
 /// Their endpoints.
 const EACH: u32 = 3;
 
@@ -34,7 +36,8 @@ fn services(lab: &Lab, family: Family, pods: &[&str]) -> Vec<Past> {
         let endpoints = pods.iter().map(|pod| SocketAddr::new(lab.place(pod).addr(family), TARGET)).collect();
         all.push(Past { key: key("web", name, protocol, family), to, endpoints });
     }
-    for number in 0..OTHERS {
+    let others = if Feature::IpVs.is_here() { OTHERS_EMULATED } else { OTHERS };
+    for number in 0..others {
         let addr = |net: u8, host: u32| match family {
             Family::V4 => IpAddr::from(Ipv4Addr::from(u32::from_be_bytes([172, net, 0, 0]) + host)),
             Family::V6 => {
@@ -88,7 +91,7 @@ impl KubeProxy {
     pub fn traces(self, node: &Place) -> Vec<&'static str> {
         let traces: &[(&str, &str)] = match self.0 {
             Mode::Nft => &[("nft list tables", "kube-proxy")],
-            Mode::Ipvs => &[("ipvsadm -Sn", "172.30.0."), ("ip address show dev kube-ipvs0", "172.30.0.")],
+            Mode::Ipvs => &[("ipvsadm -Sn", "172.30.0."), ("ipset list -n", "KUBE-EXTERNAL-IP-LOCAL")],
             Mode::IptablesLegacy => &[("iptables-legacy-save", "other-7"), ("ip6tables-legacy-save", "CANARY")],
             Mode::IptablesNft => &[("iptables-nft-save", "other-7"), ("ip6tables-nft-save", "CANARY")],
         };

@@ -1,0 +1,69 @@
+//! What kube-proxy's ipvs mode has in the kernel besides what has the names of ours.
+
+use std::collections::BTreeSet;
+
+use fairlead_kernel::ipset::SetBatch;
+use fairlead_kernel::restore;
+use fairlead_plan::{Family, Report};
+
+use crate::doors::{Doors, SPARE};
+use crate::error::Error;
+use crate::layout::{Set, kube_proxys_sets};
+use crate::{rules, structure};
+
+/// Its chains, with their tables, that no other of its modes has.
+const CHAINS: [(&str, &str); 6] = [
+    ("nat", "KUBE-NODE-PORT"),
+    ("nat", "KUBE-LOAD-BALANCER"),
+    ("filter", "KUBE-NODE-PORT"),
+    ("filter", "KUBE-SOURCE-RANGES-FIREWALL"),
+    ("filter", "KUBE-IPVS-FILTER"),
+    ("filter", "KUBE-IPVS-OUT-FILTER"),
+];
+
+impl Doors {
+    /// Removes the chains of kube-proxy's ipvs mode, what leads to them, what asks for its sets, and the sets that are not ours.
+    pub fn remove_kube_proxys(&mut self, report: &mut Report) -> Result<(), Error> {
+        let there: BTreeSet<String> = self.ipset.sets()?.into_iter().map(|set| set.name).collect();
+        let unused: Vec<String> = kube_proxys_sets().into_iter().filter(|name| there.contains(name)).collect();
+        self.remove_rules(true)?;
+        let mut batch = SetBatch::new();
+        unused.iter().for_each(|name| batch.destroy(name));
+        self.send_sets(&batch, report)
+    }
+
+    /// Removes rules that ask for sets of this mode, and its chains with what leads to them, of kube-proxy and of ours; of ours
+    /// not if they are `kept`.
+    pub fn remove_rules(&mut self, kept: bool) -> Result<(), Error> {
+        let others = kube_proxys_sets();
+        let ours = Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family)));
+        let sets: Vec<&str> = ours.chain(others.iter().map(String::as_str)).collect();
+        for family in Self::families() {
+            let v6 = family == Family::V6;
+            let mut input = String::new();
+            for table in structure::TABLES {
+                let of_table = |all: &[(&str, &'static str)]| -> Vec<&'static str> {
+                    all.iter().filter(|(of, _)| *of == table).map(|(_, name)| *name).collect()
+                };
+                let (mut gone, mut keep) = (of_table(&CHAINS), of_table(&structure::CHAINS));
+                gone.retain(|name| !keep.contains(name));
+                if !kept {
+                    gone.append(&mut keep);
+                }
+                let save = restore::save(v6, table)?;
+                input += &rules::removal(table, &gone, &keep, &sets, &save).unwrap_or_default();
+            }
+            if !input.is_empty() {
+                restore::restore(v6, &input)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of all sets of this mode that are there, of kube-proxy and of ours.
+    pub fn all_sets(&mut self) -> Result<Vec<String>, Error> {
+        let ours = Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family).to_owned()));
+        let all: BTreeSet<String> = ours.chain(kube_proxys_sets()).chain([SPARE.to_owned()]).collect();
+        Ok(self.ipset.sets()?.into_iter().map(|set| set.name).filter(|name| all.contains(name)).collect())
+    }
+}
