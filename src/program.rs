@@ -10,8 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use fairlead_kernel::memory;
 use fairlead_plan::{Backend, Plan, Report, SyncError};
 use tokio::sync::mpsc;
+use tracing::debug;
 
 /// A plan to carry out.
 #[derive(Debug, Clone)]
@@ -169,8 +171,14 @@ impl Drop for Programmer {
 fn work(hands: &Mutex<Worker>, orders: &Mailbox, outcomes: &mpsc::UnboundedSender<Outcome>) {
     while let Some(order) = orders.take() {
         let outcome = worker(hands).carry_out(order);
+        let full = outcome.full;
         if outcomes.send(outcome).is_err() {
             return;
+        }
+        if full {
+            // A start has filled the heap, and nobody waits for this thread now.
+            let bytes = memory::gather_heap();
+            debug!(bytes, "the heap is in large pages");
         }
     }
 }

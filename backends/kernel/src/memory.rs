@@ -1,0 +1,99 @@
+//! The memory of this process.
+
+use std::fs;
+
+/// A large page: 2 MiB where small ones have 4 KiB.
+const LARGE_PAGE: usize = 2 << 20;
+/// Gathers what is there now, whatever the machine's setting for large pages (Linux 6.1).
+const MADV_COLLAPSE: libc::c_int = 25;
+
+/// Moves the heap of this process into large pages, as far as it fills them, and says how many bytes that were.
+///
+/// Services and endpoints lie all over the heap. Where a change comes after a pause, each that it touches costs a walk through the
+/// tables of pages first, in a virtual machine through two sets of them. It is worth doing once, when the heap has grown: it
+/// copies everything, 10 ms for 40 MB, and holds up nobody but who asks for memory at that moment.
+///
+/// Kernels before 6.1, and those without large pages, do nothing.
+#[must_use]
+pub fn gather_heap() -> usize {
+    let areas = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    heaps(&areas).into_iter().map(|(start, len)| if gather(start, len) { len } else { 0 }).sum()
+}
+
+/// Start and length of the large pages of the allocator's memory: the heap itself, and what has no name. Areas that are mostly
+/// empty, as stacks are, stay so.
+fn heaps(areas: &str) -> Vec<(usize, usize)> {
+    let mut all = Vec::new();
+    let mut area = None;
+    for line in areas.lines() {
+        let mut words = line.split_ascii_whitespace();
+        match words.next() {
+            Some("Rss:") => {
+                let resident = words.next().and_then(|size| size.parse::<usize>().ok()).unwrap_or(0) << 10;
+                all.extend(area.take().filter(|(_, len)| resident >= len / 2));
+            }
+            Some(range) if !range.ends_with(':') => area = heap(range, words),
+            _ => {}
+        }
+    }
+    all
+}
+
+fn heap<'a>(range: &str, mut words: impl Iterator<Item = &'a str>) -> Option<(usize, usize)> {
+    let (start, end) = range.split_once('-')?;
+    let is_writable = words.next()?.starts_with("rw-p");
+    let is_heap = words.nth(3).is_none_or(|name| name == "[heap]");
+    let start = usize::from_str_radix(start, 16).ok()?.checked_next_multiple_of(LARGE_PAGE)?;
+    let end = usize::from_str_radix(end, 16).ok()? / LARGE_PAGE * LARGE_PAGE;
+    (is_writable && is_heap && start < end).then(|| (start, end - start))
+}
+
+fn gather(start: usize, len: usize) -> bool {
+    // SAFETY: the advice changes how the kernel backs the range and nothing of its content; a range that is no longer mapped is an
+    // error that is returned.
+    unsafe { libc::madvise(std::ptr::without_provenance_mut(start), len, MADV_COLLAPSE) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AREAS: &str = "\
+55d0c0400000-55d0c0e00000 r-xp 00000000 fe:00 1 /usr/bin/fairlead
+Size:              10240 kB
+Rss:                9000 kB
+55d0d0100000-55d0d1300000 rw-p 00000000 00:00 0                          [heap]
+Size:              18432 kB
+Rss:               18000 kB
+AnonHugePages:         0 kB
+7f1000000000-7f1000800000 rw-p 00000000 00:00 0
+Size:               8192 kB
+Rss:                 100 kB
+7f2000000000-7f2000700000 rw-p 00000000 00:00 0
+Rss:                7168 kB
+7ffc00000000-7ffc00800000 rw-p 00000000 00:00 0                          [stack]
+Rss:                8192 kB
+";
+
+    #[test]
+    fn areas_of_the_allocator_that_are_in_use_are_found() {
+        let wanted = [(0x55d0_d020_0000, 8 * LARGE_PAGE), (0x7f20_0000_0000, 3 * LARGE_PAGE)];
+        assert_eq!(heaps(AREAS), wanted);
+        assert_eq!(heaps("nonsense\nRss: much\n-\n"), []);
+    }
+
+    #[test]
+    fn what_was_written_is_there_afterwards_in_large_pages() {
+        const SIZE: usize = 16 << 20;
+        let written: Vec<u64> = (0..SIZE as u64 / 8).collect();
+        let gathered = gather_heap();
+        let in_large_pages = || {
+            let all = fs::read_to_string("/proc/self/smaps_rollup").expect("this process is known");
+            let line = all.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).expect("Linux 4.14 says it");
+            line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+        };
+        assert!(gathered >= SIZE / 2, "{gathered}");
+        assert!(in_large_pages() >= SIZE / 2, "{}", in_large_pages());
+        assert!(written.iter().copied().eq(0..SIZE as u64 / 8));
+    }
+}
