@@ -308,6 +308,20 @@ fn look_ups_tell_the_interface_and_the_source_in_both_families() {
 }
 
 #[test]
+fn settings_that_the_kernel_announces_are_heard() {
+    use fairlead_kernel::sysctl;
+    in_namespace(|rtnl, _| {
+        let mut listener = Listener::open(rtnl.port_id()).unwrap();
+        for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/eth0/rp_filter"] {
+            let other = if sysctl::read(setting).unwrap() == "1" { "0" } else { "1" };
+            assert!(sysctl::set(setting, other).unwrap());
+            let heard = listener.next().unwrap().expect("nothing was lost");
+            assert!(heard.contains(&Change::Setting), "{setting}: {heard:?}");
+        }
+    });
+}
+
+#[test]
 fn a_route_that_the_kernel_chose_is_told_although_its_link_has_no_carrier() {
     in_namespace(|rtnl, eth0| {
         let link = |rtnl: &mut Rtnl| rtnl.links().unwrap().into_iter().find(|link| link.index == eth0).unwrap();

@@ -52,13 +52,15 @@ impl Worker {
                 let ours = *protocol == PROTOCOL || tunnel(*index).is_some();
                 *table == TABLE_MAIN && (ours || self.peers.get(&Key::Route(*destination)).is_some())
             }
+            Change::Setting => false,
         }
     }
 
-    /// Whether it may change who this node is: interfaces, addresses, the default route, what is on the link.
+    /// Whether it may change who this node is or what the kernel lets through: interfaces, addresses, the default route, what is on the
+    /// link, settings.
     fn is_around(&self, change: &Change) -> bool {
         match change {
-            Change::Link { .. } | Change::Address(_) => true,
+            Change::Link { .. } | Change::Address(_) | Change::Setting => true,
             Change::Neighbour { .. } | Change::Forwarding { .. } => false,
             Change::Route { destination, index, table, .. } => {
                 let underlay = self.local.families().any(|(_, half)| half.underlay.index == *index);

@@ -62,8 +62,12 @@ fn ac1_2_in_mode_host_gw_pods_have_the_whole_mtu_and_there_is_no_device() {
     let _programs = stage.start(&NODES, "host-gw");
     at_full_size(&stage, 1500);
     assert!(DEVICES.iter().all(|device| !output(node, &format!("ip link show {device}")).status.success()));
+    let is_on = |setting: &str| run(node, &format!("sysctl -n {setting}")).trim() == "1";
+    assert!(forwarding.iter().all(|setting| is_on(setting)));
     for setting in forwarding {
-        assert_eq!(run(node, &format!("sysctl -n {setting}")).trim(), "1", "{setting}");
+        run(node, &format!("sysctl -w {setting}=0"));
+        let took = eventually("packets are forwarded again", || is_on(setting));
+        say("sysctl", &format!("{setting} was 0"), took);
     }
     assert_eq!(stage.annotation("a", "backend-type"), "host-gw");
     assert_eq!(stage.annotation("a", "backend-data"), "null");

@@ -12,8 +12,16 @@ use crate::netlink::{Received, Socket, Wait, messages};
 const PATIENCE: Duration = Duration::from_millis(500);
 /// [`Listener::next`] returns when it holds this many changes, even if more are queued.
 const ENOUGH: usize = 4096;
-const GROUPS: [u32; 6] =
-    [RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
+const GROUPS: [u32; 8] = [
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV6_NETCONF,
+];
 
 /// Something that somebody else has changed, or the kernel by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +62,12 @@ pub enum Change {
         /// Whether it is gone.
         deleted: bool,
     },
+    /// One of the settings that the kernel announces was set, on some interface or on all: forwarding, the filter of sources, answers
+    /// for others.
+    Setting,
 }
 
-/// News of links, addresses, neighbours and routes of one network namespace.
+/// News of links, addresses, neighbours, routes and settings of one network namespace.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -121,6 +132,7 @@ fn change(message: &Received<'_>) -> Option<Change> {
             let deleted = message.header.kind == RTM_DELROUTE;
             Some(Change::Route { destination, index, protocol, table, deleted })
         }
+        RTM_NEWNETCONF => Some(Change::Setting),
         _ => None,
     }
 }

@@ -10,6 +10,8 @@ pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
 pub(super) const RTM_NEWNEIGH: u16 = 28;
+/// From `linux/netconf.h`, Linux 3.8: forwarding, `rp_filter` and `proxy_arp` were set by somebody.
+pub(super) const RTM_NEWNETCONF: u16 = 80;
 pub(super) const RTM_DELNEIGH: u16 = 29;
 pub(super) const RTM_GETNEIGH: u16 = 30;
 pub(super) const RTM_NEWTUNNEL: u16 = 120;
@@ -106,6 +108,8 @@ pub(super) const RTNLGRP_IPV4_IFADDR: u32 = 5;
 pub(super) const RTNLGRP_IPV4_ROUTE: u32 = 7;
 pub(super) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(super) const RTNLGRP_IPV6_ROUTE: u32 = 11;
+pub(super) const RTNLGRP_IPV4_NETCONF: u32 = 24;
+pub(super) const RTNLGRP_IPV6_NETCONF: u32 = 25;
 
 /// Sizes of `ifinfomsg`, `ifaddrmsg`, `ndmsg`, `rtmsg` and `tunnel_msg`.
 pub(super) const LINK_HEADER: usize = 16;
