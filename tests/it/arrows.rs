@@ -18,6 +18,8 @@ const SHIPPED: [(&str, &[&str]); 7] = [
         &[
             "anyhow",
             "clap",
+            "clap_complete",
+            "clap_mangen",
             "fairlead-iptables",
             "fairlead-ipvs",
             "fairlead-kernel",
