@@ -7,7 +7,7 @@ use fairlead_lab::{Feature, needs};
 use fairlead_plan::Family;
 
 use super::kube_proxy::KubeProxy;
-use super::{frontends, service, slice, until_answered_by, without_failure};
+use super::{frontends, hammers, service, slice, until_answered_by, without_failure};
 use crate::laws::holdings::{foreign, held, load_foreign, ruleset, shell};
 use crate::packets::programs::Mode;
 use crate::program::{Cluster, Program, eventually, tables};
@@ -188,6 +188,30 @@ fn a_node_changes_its_mode_in_every_direction_without_a_failed_connection() {
     }
     hammers.into_iter().for_each(|hammer| drop(without_failure(hammer)));
     assert!(!frontends(1).is_empty());
+}
+
+#[test]
+fn a_node_goes_between_mode_iptables_and_mode_ipvs_without_a_failed_connection() {
+    use Mode::{IptablesNft, Ipvs};
+    if !can_run() || !needs(Ipvs.needed()) {
+        return;
+    }
+    let cluster = cluster();
+    drop(start(&cluster, IptablesNft));
+    until_answered_by(cluster.lab.place("a2"), 1, &["a1", "b1"]);
+    let hammers = hammers(&cluster, true);
+    for mode in [Ipvs, IptablesNft] {
+        let program = start(&cluster, mode);
+        hammers.iter().for_each(|hammer| hammer.wait_for(10));
+        for other in Mode::ALL.into_iter().filter(|other| *other != mode) {
+            assert!(!holds(&cluster, other), "{other:?} has left something for {mode:?}:\n{}", program.log());
+        }
+        assert!(!program.log().contains("may fail"), "{}", program.log());
+        assert!(!shell(cluster.node(), "nft list tables").contains("fairlead"), "a table from between is left");
+        program.kill();
+    }
+    let made: u64 = hammers.into_iter().map(|hammer| without_failure(hammer).successes).sum();
+    println!("between iptables and ipvs: {made} connections, 0 failures");
 }
 
 #[test]
