@@ -4,7 +4,7 @@ use netlink_packet_core::{DecodeError, DefaultNla, Emitable, NlasIterator, Parse
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
 use crate::attribute::{DestinationAttribute, MessageAttribute, ServiceAttribute};
-use crate::value::{Attribute as _, emit_list, parse_list};
+use crate::value::{Value as _, emit, parse_list};
 use crate::{Destination, Service, ServiceId, Timeouts};
 
 /// The name by which the kernel knows the family.
@@ -183,7 +183,7 @@ impl Message {
 impl Message {
     /// Puts its attributes at the end of what is there.
     pub(crate) fn append(&self, out: &mut Vec<u8>) {
-        self.attributes.iter().for_each(|attribute| attribute.append(out));
+        self.attributes.append(out);
     }
 }
 
@@ -215,7 +215,7 @@ impl Emitable for Message {
     }
 
     fn emit(&self, buffer: &mut [u8]) {
-        emit_list(&self.attributes, buffer);
+        emit(&self.attributes, buffer);
     }
 }
 

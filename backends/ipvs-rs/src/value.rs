@@ -7,8 +7,7 @@ pub(crate) trait Value: Sized {
     /// Whether it is a list of attributes.
     const NESTED: bool = false;
     fn length(&self) -> usize;
-    fn emit(&self, buffer: &mut [u8]);
-    /// The same at the end of what is there, without a look at the length before.
+    /// Puts it at the end of what is there.
     fn append(&self, out: &mut Vec<u8>);
     fn parse(payload: &[u8]) -> Result<Self, DecodeError>;
 }
@@ -18,10 +17,6 @@ macro_rules! number {
         impl Value for $number {
             fn length(&self) -> usize {
                 size_of::<Self>()
-            }
-
-            fn emit(&self, buffer: &mut [u8]) {
-                buffer.copy_from_slice(&self.to_ne_bytes());
             }
 
             fn append(&self, out: &mut Vec<u8>) {
@@ -42,10 +37,6 @@ impl<const N: usize> Value for [u8; N] {
         N
     }
 
-    fn emit(&self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(self);
-    }
-
     fn append(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
     }
@@ -59,12 +50,6 @@ impl<const N: usize> Value for [u8; N] {
 impl Value for String {
     fn length(&self) -> usize {
         self.len() + 1
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        let (text, end) = buffer.split_at_mut(self.len());
-        text.copy_from_slice(self.as_bytes());
-        end.fill(0);
     }
 
     fn append(&self, out: &mut Vec<u8>) {
@@ -84,10 +69,6 @@ impl<T: Emitable + Attribute> Value for Vec<T> {
 
     fn length(&self) -> usize {
         self.iter().map(Emitable::buffer_len).sum()
-    }
-
-    fn emit(&self, buffer: &mut [u8]) {
-        emit_list(self, buffer);
     }
 
     fn append(&self, out: &mut Vec<u8>) {
@@ -121,13 +102,11 @@ pub(crate) fn append(out: &mut Vec<u8>, kind: u16, content: impl FnOnce(&mut Vec
     out.extend_from_slice(&[0; ALIGNED][..length.next_multiple_of(ALIGNED) - length]);
 }
 
-pub(crate) fn emit_list<T: Emitable>(list: &[T], buffer: &mut [u8]) {
-    let mut at = 0;
-    for attribute in list {
-        let end = at + attribute.buffer_len();
-        attribute.emit(&mut buffer[at..end]);
-        at = end;
-    }
+/// What `netlink-packet-core` asks for: the same bytes, in a buffer of their length.
+pub(crate) fn emit<T: Value>(value: &T, buffer: &mut [u8]) {
+    let mut out = Vec::with_capacity(buffer.len());
+    value.append(&mut out);
+    buffer.copy_from_slice(&out);
 }
 
 pub(crate) fn parse_list<T: Attribute>(payload: &[u8]) -> Result<Vec<T>, DecodeError> {
@@ -174,7 +153,7 @@ macro_rules! attributes {
 
             fn emit_value(&self, buffer: &mut [u8]) {
                 match self {
-                    $(Self::$variant(value) => $crate::value::Value::emit(value, buffer),)*
+                    $(Self::$variant(value) => $crate::value::emit(value, buffer),)*
                     Self::Other(other) => other.emit_value(buffer),
                 }
             }
