@@ -16,7 +16,6 @@ mod extension;
 mod legacy;
 mod lock;
 mod meaning;
-mod memory;
 mod read;
 mod recent;
 mod variant;

@@ -10,7 +10,8 @@ use libc::{c_int, socklen_t};
 
 use super::blob::entry::Entry;
 use super::blob::{Broken, Hooks, build};
-use super::{Edit, Ip, Lock, TableView, XtablesError, memory, words};
+use super::{Edit, Ip, Lock, TableView, XtablesError, words};
+use crate::memory;
 use crate::module;
 
 /// Socket options of `linux/netfilter_ipv4/ip_tables.h`; those for IPv6 have the same numbers but for the revisions.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::entry::{self, Entry};
 use super::{Broken, Edit, EncodedChain, HeldChain, Hooks, TableView};
-use crate::xtables::{Hook, Ip, memory};
+use crate::memory;
+use crate::xtables::{Hook, Ip};
 
 /// A rule that was not in the table before.
 const NEW: u32 = u32::MAX;
