@@ -8,7 +8,7 @@ use fairlead_plan::{Family, Report};
 
 use crate::doors::{Doors, SPARE};
 use crate::error::Error;
-use crate::layout::{Set, kube_proxys_sets};
+use crate::layout::{self, kube_proxys_sets};
 use crate::{rules, structure};
 
 /// Its chains, with their tables, that no other of its modes has.
@@ -36,8 +36,8 @@ impl Doors {
     /// not if they are `kept`.
     pub fn remove_rules(&mut self, kept: bool) -> Result<(), Error> {
         let others = kube_proxys_sets();
-        let ours = Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family)));
-        let sets: Vec<&str> = ours.chain(others.iter().map(String::as_str)).collect();
+        let mut sets: Vec<&str> = layout::sets().collect();
+        sets.extend(others.iter().map(String::as_str));
         for family in Self::families() {
             let v6 = family == Family::V6;
             let mut input = String::new();
@@ -62,8 +62,8 @@ impl Doors {
 
     /// The names of all sets of this mode that are there, of kube-proxy and of ours.
     pub fn all_sets(&mut self) -> Result<Vec<String>, Error> {
-        let ours = Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family).to_owned()));
-        let all: BTreeSet<String> = ours.chain(kube_proxys_sets()).chain([SPARE.to_owned()]).collect();
+        let ours = layout::sets().chain([SPARE]).map(str::to_owned);
+        let all: BTreeSet<String> = ours.chain(kube_proxys_sets()).collect();
         Ok(self.ipset.sets()?.into_iter().map(|set| set.name).filter(|name| all.contains(name)).collect())
     }
 }

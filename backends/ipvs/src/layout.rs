@@ -108,6 +108,11 @@ impl Set {
     }
 }
 
+/// The names of our sets, in both families.
+pub fn sets() -> impl Iterator<Item = &'static str> {
+    Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family)))
+}
+
 /// Sets that kube-proxy has and this program does not.
 const KUBE_PROXYS: [&str; 8] = [
     "LOAD-BALANCER-SOURCE-IP",
@@ -142,7 +147,7 @@ mod tests {
 
     #[test]
     fn names_fit_and_differ() {
-        let all = Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family)));
+        let all = sets();
         let names: std::collections::BTreeSet<_> = all.collect();
         assert_eq!(names.len(), Set::ALL.len() * 2);
         assert!(names.iter().all(|name| name.len() <= fairlead_kernel::ipset::NAME_MAX), "{names:?}");
