@@ -20,7 +20,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use fairlead_kernel::conntrack::Flow;
+use fairlead_kernel::conntrack::{ANSWERED, Flow, TRANSLATED};
 use fairlead_plan::{Action, Change, Family, Frontend, FrontendAddr, Node, Origin, Plan, Protocol, Service};
 
 /// Whether a pass over connection tracking can find anything new after this change of plans: some UDP service is new or
@@ -144,11 +144,6 @@ pub struct Missed<'a> {
     node: &'a Node,
     local: &'a BTreeSet<IpAddr>,
 }
-
-/// `IPS_SEEN_REPLY`
-const ANSWERED: u32 = 1 << 1;
-/// `IPS_DST_NAT`
-const TRANSLATED: u32 = 1 << 5;
 
 impl<'a> Missed<'a> {
     /// For the plan that the kernel carries out. `local` are the addresses of this node.

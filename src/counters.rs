@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use fairlead_kernel::conntrack::{Beginnings, Flow, Heard};
+use fairlead_kernel::conntrack::{Beginnings, Flow, Heard, TRANSLATED};
 use fairlead_kernel::sysctl;
 use fairlead_plan::{Family, FrontendAddr, Protocol, Service, ServiceKey, Services};
 use tracing::warn;
@@ -22,8 +22,6 @@ use tracing::warn;
 use crate::local::Facts;
 use crate::metrics::{Cause, Metrics};
 
-/// `IPS_DST_NAT`: the connection goes elsewhere than its client thinks.
-const TRANSLATED: u32 = 1 << 5;
 /// Announcements are left to gather for so long, because to wake a thread for each costs more than to count it. The socket has room
 /// for some ten thousand.
 const GATHER: Duration = Duration::from_millis(20);

@@ -145,10 +145,10 @@ impl Sweeper {
             claims.push(Claims::new(None, now, &local));
         }
         let mut kernel = Conntrack::open()?;
-        for (family, number) in [(Family::V4, libc_family(Family::V4)), (Family::V6, libc_family(Family::V6))] {
+        for family in Family::BOTH {
             let start = Instant::now();
             let mut stale: Vec<Flow> = Vec::new();
-            kernel.udp_flows(number, &mut |flow| {
+            kernel.udp_flows(family == Family::V6, &mut |flow| {
                 if claims.iter().any(|claims| claims.is_stale(flow)) {
                     stale.push(*flow);
                 }
@@ -187,7 +187,7 @@ fn mend(now: &Plan) -> Result<(), Box<dyn std::error::Error>> {
         Family::BOTH.into_iter().flat_map(|family| [(family, Protocol::Tcp), (family, Protocol::Sctp)])
     {
         let mut flows: Vec<Flow> = Vec::new();
-        kernel.flows(libc_family(family), protocol.number(), &mut |flow| {
+        kernel.flows(family == Family::V6, protocol.number(), &mut |flow| {
             if missed.is_missed(flow) {
                 flows.push(*flow);
             }
@@ -198,12 +198,4 @@ fn mend(now: &Plan) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
-}
-
-/// `AF_INET` and `AF_INET6`.
-const fn libc_family(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use fairlead_kernel::address::local_addresses;
-use fairlead_kernel::conntrack::{Conntrack, Flow};
+use fairlead_kernel::conntrack::{ANSWERED, Conntrack, Flow};
 use fairlead_kernel::route::{NextHop, Rtnl};
 use fairlead_plan::Packet;
 use serde::Serialize;
@@ -13,8 +13,6 @@ use crate::overlay::trace::{self, Hop};
 
 /// As many tracked connections are told.
 const TOLD: usize = 16;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 
 /// The way to one address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,11 +80,9 @@ pub struct Tracked {
 /// If it cannot be asked.
 pub(super) fn tracked(packet: &Packet) -> anyhow::Result<Vec<Tracked>> {
     let mut found = Vec::new();
-    let family = if packet.source.is_ipv4() { AF_INET } else { AF_INET6 };
     let mut note = |flow: &Flow| {
         let (client, service) = (flow.original, packet.destination);
         if client.src == packet.source && client.dst == service.ip() && client.dport == service.port() {
-            const ANSWERED: u32 = 2;
             found.push(Tracked {
                 source_port: client.sport,
                 to: SocketAddr::new(flow.reply.src, flow.reply.sport),
@@ -96,7 +92,9 @@ pub(super) fn tracked(packet: &Packet) -> anyhow::Result<Vec<Tracked>> {
         }
     };
     let mut conntrack = Conntrack::open()?;
-    conntrack.flows(family, packet.protocol.number(), &mut note).context("asking connection tracking")?;
+    conntrack
+        .flows(packet.source.is_ipv6(), packet.protocol.number(), &mut note)
+        .context("asking connection tracking")?;
     found.sort_by_key(|tracked| tracked.source_port);
     found.truncate(TOLD);
     Ok(found)

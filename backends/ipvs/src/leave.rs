@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fairlead_kernel::conntrack::{Conntrack, Flow};
+use fairlead_kernel::conntrack::{Conntrack, Flow, TRANSLATED};
 use fairlead_kernel::restore;
 use fairlead_plan::{Family, Protocol, SyncError};
 use ipvs_rs::ServiceId;
@@ -27,10 +27,6 @@ const ANSWERS: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// `AF_INET` and `AF_INET6` of `linux/socket.h`.
-const ADDRESS_FAMILIES: [u8; 2] = [2, 10];
-/// `IPS_DST_NAT`: a rule has translated it, not IPVS.
-const TRANSLATED: u32 = 1 << 5;
 
 impl IpvsBackend {
     /// Takes everything of this mode out of the kernel, kube-proxy's included, after another mode has taken over. Blocks for up to
@@ -115,11 +111,12 @@ fn forget(held: &Held) -> Result<(), Error> {
     }
     let mut conntrack = Conntrack::open()?;
     let mut flows: Vec<Flow> = Vec::new();
-    for family in ADDRESS_FAMILIES {
+    for ipv6 in [false, true] {
         for protocol in Protocol::ALL {
-            conntrack.flows(family, protocol.number(), &mut |flow| {
+            conntrack.flows(ipv6, protocol.number(), &mut |flow| {
                 let to = SocketAddr::new(flow.original.dst, flow.original.dport);
                 let from = SocketAddr::new(flow.reply.src, flow.reply.sport);
+                // What has the mark of a translation a rule has translated, and not IPVS.
                 if flow.zone == 0 && flow.status & TRANSLATED == 0 && to != from && endpoints.contains(&from) {
                     flows.push(*flow);
                 }

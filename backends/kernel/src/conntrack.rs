@@ -37,8 +37,10 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-/// `AF_INET` of `linux/socket.h`.
-const AF_INET: u8 = 2;
+/// `IPS_SEEN_REPLY`, a bit of [`Flow::status`]: there was an answer.
+pub const ANSWERED: u32 = 1 << 1;
+/// `IPS_DST_NAT`, a bit of [`Flow::status`]: a rule has given the connection another destination.
+pub const TRANSLATED: u32 = 1 << 5;
 
 /// Deletions that travel in one datagram. Their acknowledgements fit the receive queue many times over.
 const DELETE_AT_ONCE: usize = 256;
@@ -61,7 +63,7 @@ pub enum ConntrackError {
 
 /// Makes the kernel load `nf_conntrack`, as it does for whoever asks for flows. True if it has answered.
 pub(crate) fn load() -> bool {
-    let asked = Conntrack::open().and_then(|mut conntrack| conntrack.udp_flows(AF_INET, &mut |_| ()));
+    let asked = Conntrack::open().and_then(|mut conntrack| conntrack.udp_flows(false, &mut |_| ()));
     asked.is_ok()
 }
 
@@ -89,7 +91,7 @@ pub struct Flow {
     pub reply: Tuple,
     /// Conntrack zone of the original direction; 0 is the default.
     pub zone: u16,
-    /// `IPS_*` bits: 1 expected, 2 answered, 4 assured, 8 confirmed, 0x10 source and 0x20 destination translated.
+    /// `IPS_*` bits: 1 expected, [`ANSWERED`], 4 assured, 8 confirmed, 0x10 source translated, [`TRANSLATED`].
     pub status: u32,
     /// The kernel's number for it; differs when the same addresses meet again.
     pub id: u32,
@@ -115,22 +117,23 @@ impl Conntrack {
         Ok(Self { socket, seq: 0, buffer: Vec::new() })
     }
 
-    /// Hands out every UDP flow of a family (`AF_INET` or `AF_INET6`). Flows come and go meanwhile: one that lives
-    /// all the time may still be missed or come twice if the kernel resizes its table in between.
+    /// Hands out every UDP flow of a family. Flows come and go meanwhile: one that lives all the time may still be missed or come
+    /// twice if the kernel resizes its table in between.
     ///
     /// # Errors
     /// If the kernel lacks `nf_conntrack_netlink`, or the process `CAP_NET_ADMIN`.
-    pub fn udp_flows(&mut self, family: u8, each: &mut dyn FnMut(&Flow)) -> Result<(), ConntrackError> {
+    pub fn udp_flows(&mut self, ipv6: bool, each: &mut dyn FnMut(&Flow)) -> Result<(), ConntrackError> {
         const UDP: u8 = 17;
-        self.flows(family, UDP, each)
+        self.flows(ipv6, UDP, each)
     }
 
     /// Hands out every flow of a family and protocol that has ports (TCP 6, UDP 17, SCTP 132).
     ///
     /// # Errors
     /// As [`Conntrack::udp_flows`].
-    pub fn flows(&mut self, family: u8, protocol: u8, each: &mut dyn FnMut(&Flow)) -> Result<(), ConntrackError> {
+    pub fn flows(&mut self, ipv6: bool, protocol: u8, each: &mut dyn FnMut(&Flow)) -> Result<(), ConntrackError> {
         self.seq = self.seq.wrapping_add(1);
+        let family = address_family(ipv6);
         let request = Message::new(GET, REQUEST | DUMP, self.seq, &nfgenmsg(family)).finish()?;
         self.socket.send(&request).map_err(failed("ask for the flows"))?;
         let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
@@ -211,8 +214,8 @@ impl Conntrack {
 
 fn request(flow: &Flow, seq: u32) -> Result<Vec<u8>, TooLong> {
     let original = &flow.original;
-    let family = if original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut message = Message::new(DELETE, REQUEST | ACK, seq, &nfgenmsg(family as u8));
+    let family = address_family(original.src.is_ipv6());
+    let mut message = Message::new(DELETE, REQUEST | ACK, seq, &nfgenmsg(family));
     message.nest(CTA_TUPLE_ORIG, |m| {
         m.nest(CTA_TUPLE_IP, |m| {
             put_address(m, original.src, CTA_IP_V4_SRC, CTA_IP_V6_SRC);
@@ -271,6 +274,10 @@ fn address(list: &Attributes<'_>, v4: u16, v6: u16) -> Option<IpAddr> {
         return bytes.first_chunk().map(|bytes: &[u8; 4]| Ipv4Addr::from(*bytes).into());
     }
     list.clone().get(v6)?.first_chunk().map(|bytes: &[u8; 16]| Ipv6Addr::from(*bytes).into())
+}
+
+const fn address_family(ipv6: bool) -> u8 {
+    (if ipv6 { libc::AF_INET6 } else { libc::AF_INET }) as u8
 }
 
 fn nfgenmsg(family: u8) -> [u8; NFGENMSG_LEN] {

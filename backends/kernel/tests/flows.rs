@@ -87,7 +87,7 @@ fn send(family: &Family, server: &UdpSocket, count: usize) -> Vec<SocketAddr> {
 
 fn flows(conntrack: &mut Conntrack, family: &Family) -> Vec<Flow> {
     let mut flows = Vec::new();
-    conntrack.udp_flows(family.number, &mut |flow| flows.push(*flow)).expect("conntrack lists");
+    conntrack.udp_flows(family.loopback.is_ipv6(), &mut |flow| flows.push(*flow)).expect("conntrack lists");
     flows
 }
 

@@ -66,8 +66,8 @@ fn end_what_nobody_knows(cluster: &Cluster, family: Family) {
     let forgotten = cluster.node().run(|| {
         let mut conntrack = Conntrack::open().unwrap();
         let mut flows: Vec<Flow> = Vec::new();
-        let (of_family, tcp) = if family == Family::V4 { (2, 6) } else { (10, 6) };
-        conntrack.flows(of_family, tcp, &mut |flow| flows.push(*flow)).unwrap();
+        let tcp = Protocol::Tcp.number();
+        conntrack.flows(family == Family::V6, tcp, &mut |flow| flows.push(*flow)).unwrap();
         flows.retain(|flow| flow.original.src == client && flow.original.dst == to.ip());
         conntrack.delete_all(&flows).unwrap()
     });
