@@ -82,12 +82,9 @@ impl Sysctl {
         match self {
             Self::Is { path, value } => sysctl::set(path, &value.to_string()),
             Self::Buckets(at_least) => sysctl::raise_conntrack_buckets(at_least),
-            Self::Forwarding(Family::V4) => sysctl::set("net/ipv4/ip_forward", "1"),
-            Self::Forwarding(Family::V6) => {
-                if sysctl::read_number(FORWARDING_V6).unwrap_or(0) == 0 {
-                    listen_to_routers()?;
-                }
-                sysctl::set(FORWARDING_V6, "1")
+            Self::Forwarding(family) => {
+                let settings = forwarding(family).into_iter();
+                settings.map(|(path, value)| sysctl::set(&path, value)).try_fold(false, |any, set| Ok(set? || any))
             }
         }
     }
@@ -103,16 +100,24 @@ impl std::fmt::Display for Sysctl {
     }
 }
 
-/// A router does not listen to advertisements of routers, and so would lose its own default route: whichever interface listens now
-/// is told to go on.
-fn listen_to_routers() -> Result<(), SysctlError> {
-    for (_, name) in address::interface_names().unwrap_or_default() {
-        let accept = format!("net/ipv6/conf/{name}/accept_ra");
-        if sysctl::read_number(&accept).unwrap_or(0) == 1 {
-            sysctl::set(&accept, "2")?;
-        }
+/// The settings by which packets of others are passed on in a family, and their values, in this order.
+///
+/// A router does not listen to advertisements of routers, and so would lose its own default route: whichever interface listens when
+/// forwarding is not on yet is told to go on.
+#[must_use]
+pub fn forwarding(family: Family) -> Vec<(String, &'static str)> {
+    if family == Family::V4 {
+        return vec![("net/ipv4/ip_forward".to_owned(), "1")];
     }
-    Ok(())
+    let mut settings = Vec::new();
+    if sysctl::read_number(FORWARDING_V6).unwrap_or(0) == 0 {
+        let names = address::interface_names().unwrap_or_default().into_iter();
+        let accept = names.map(|(_, name)| format!("net/ipv6/conf/{name}/accept_ra"));
+        let listening = accept.filter(|path| sysctl::read_number(path).unwrap_or(0) == 1);
+        settings.extend(listening.map(|path| (path, "2")));
+    }
+    settings.push((FORWARDING_V6.to_owned(), "1"));
+    settings
 }
 
 /// What the kernel should have on a machine with this many CPUs ([`sysctl::possible_cpus`]). Mode nft needs nothing else.

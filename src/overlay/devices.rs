@@ -12,6 +12,7 @@ use super::diff::{self, DeviceStep};
 use super::outside::Outside;
 use super::settings::{Backend, Settings};
 use super::underlay::Machine;
+use crate::sysctls;
 
 /// Makes the devices what they should be. Gives back all interfaces as they are then, and whether anything was written.
 ///
@@ -167,18 +168,7 @@ fn wanted_settings(settings: &Settings, local: &Local, devices: &[Device], bridg
     if settings.backend == Backend::None {
         return wanted;
     }
-    if local.halves.v4.is_some() {
-        wanted.push(("net/ipv4/ip_forward".into(), "1"));
-    }
-    if let Some(half) = &local.halves.v6 {
-        // A router ignores advertisements, and with them its own default route, unless it is told not to.
-        let accept = format!("net/ipv6/conf/{}/accept_ra", half.underlay.name);
-        let forwards = sysctl::read_number("net/ipv6/conf/all/forwarding").unwrap_or(0) != 0;
-        if !forwards && sysctl::read_number(&accept).unwrap_or(0) == 1 {
-            wanted.push((accept, "2"));
-        }
-        wanted.push(("net/ipv6/conf/all/forwarding".into(), "1"));
-    }
+    wanted.extend(local.families().flat_map(|(family, _)| sysctls::forwarding(family)));
     // What a pod answers another one on its bridge passes no rules by itself, and would not be translated back if it was asked
     // through a Service.
     for (family, half) in local.families() {

@@ -327,7 +327,7 @@ impl Worker {
         self.devices = desired::devices(&self.settings, &self.local);
         let carries = |half: &Half| {
             let link = machine.links.iter().find(|link| link.index == half.underlay.index);
-            link.is_some_and(|link| link.up && link.running)
+            link.is_some_and(|link| link.carrier)
         };
         self.carried = self.local.families().all(|(_, half)| carries(half));
         Ok(is_new)
