@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fairlead_iptables::is_ours;
-use fairlead_lab::{Feature, needs};
+use fairlead_lab::{Feature, Hammer, needs};
 use fairlead_plan::Family;
 
 use super::kube_proxy::KubeProxy;
@@ -167,6 +167,24 @@ fn a_node_goes_over_from_kube_proxy_without_a_failed_connection_and_nothing_of_i
     }
 }
 
+/// One mode after the other, under connections without a pause: none fails, and none leaves something for the next.
+fn goes_through(cluster: &Cluster, hammers: impl IntoIterator<Item = Hammer>, modes: &[Mode], between: u64) {
+    let hammers: Vec<_> = hammers.into_iter().collect();
+    for mode in modes.iter().copied() {
+        let program = start(cluster, mode);
+        hammers.iter().for_each(|hammer| hammer.wait_for(between));
+        for other in Mode::ALL.into_iter().filter(|other| *other != mode) {
+            assert!(!holds(cluster, other), "{other:?} has left something for {mode:?}:\n{}", program.log());
+        }
+        assert!(holds(cluster, mode));
+        assert!(!program.log().contains("may fail"), "{}", program.log());
+        assert!(!shell(cluster.node(), "nft list tables").contains("fairlead-ipvs"), "a table from between is left");
+        program.kill();
+    }
+    let made: u64 = hammers.into_iter().map(|hammer| without_failure(hammer).successes).sum();
+    println!("{modes:?}: {made} connections, 0 failures");
+}
+
 #[test]
 fn a_node_changes_its_mode_in_every_direction_without_a_failed_connection() {
     if !can_run() {
@@ -177,16 +195,8 @@ fn a_node_changes_its_mode_in_every_direction_without_a_failed_connection() {
     drop(start(&cluster, Nft));
     until_answered_by(cluster.lab.place("a2"), 1, &["a1", "b1"]);
     let hammers = ["a2", "a", "outside"].map(|from| cluster.hammer(from, 1));
-    for mode in [IptablesLegacy, Nft, IptablesNft, Nft, IptablesLegacy, IptablesNft, IptablesLegacy, Nft] {
-        let program = start(&cluster, mode);
-        hammers.iter().for_each(|hammer| hammer.wait_for(20));
-        for other in Mode::ALL.into_iter().filter(|other| *other != mode) {
-            assert!(!holds(&cluster, other), "{other:?} has left something for {mode:?}:\n{}", program.log());
-        }
-        assert!(holds(&cluster, mode));
-        program.kill();
-    }
-    hammers.into_iter().for_each(|hammer| drop(without_failure(hammer)));
+    let modes = [IptablesLegacy, Nft, IptablesNft, Nft, IptablesLegacy, IptablesNft, IptablesLegacy, Nft];
+    goes_through(&cluster, hammers, &modes, 20);
     assert!(!frontends(1).is_empty());
 }
 
@@ -199,19 +209,7 @@ fn a_node_goes_between_mode_iptables_and_mode_ipvs_without_a_failed_connection()
     let cluster = cluster();
     drop(start(&cluster, IptablesNft));
     until_answered_by(cluster.lab.place("a2"), 1, &["a1", "b1"]);
-    let hammers = hammers(&cluster, true);
-    for mode in [Ipvs, IptablesNft] {
-        let program = start(&cluster, mode);
-        hammers.iter().for_each(|hammer| hammer.wait_for(10));
-        for other in Mode::ALL.into_iter().filter(|other| *other != mode) {
-            assert!(!holds(&cluster, other), "{other:?} has left something for {mode:?}:\n{}", program.log());
-        }
-        assert!(!program.log().contains("may fail"), "{}", program.log());
-        assert!(!shell(cluster.node(), "nft list tables").contains("fairlead"), "a table from between is left");
-        program.kill();
-    }
-    let made: u64 = hammers.into_iter().map(|hammer| without_failure(hammer).successes).sum();
-    println!("between iptables and ipvs: {made} connections, 0 failures");
+    goes_through(&cluster, hammers(&cluster, true), &[Ipvs, IptablesNft], 10);
 }
 
 #[test]
