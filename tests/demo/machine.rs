@@ -39,8 +39,8 @@ pub(crate) fn with_system_path() -> Result<()> {
     Err(error).context("cannot start the demo again with /usr/sbin in PATH")
 }
 
-/// Installs what is missing, builds the program and says where it is.
-pub(crate) fn prepare(screen: &Screen) -> Result<PathBuf> {
+/// Installs what is missing, builds the program if it is not built, and says where it is.
+pub(crate) fn prepare(screen: &Screen, built: bool) -> Result<PathBuf> {
     let mut missing: Vec<_> =
         PROGRAMS.iter().filter(|(program, _)| !is_here(program)).map(|(_, package)| *package).collect();
     missing.dedup();
@@ -54,7 +54,8 @@ pub(crate) fn prepare(screen: &Screen) -> Result<PathBuf> {
         screen.step("Machine", &format!("Linux {}; installed {names}", kernel.trim()));
     }
     interrupt::check()?;
-    let binary = build(screen)?;
+    let binary = if built { beside_the_demo()?.0 } else { build(screen)? };
+    ensure!(binary.is_file(), "the program is not where it should be, {}", binary.display());
     interrupt::check()?;
     Ok(binary)
 }
@@ -78,11 +79,16 @@ fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program with the profile that this example was built with, and finds it beside the example's folder.
-fn build(screen: &Screen) -> Result<PathBuf> {
+/// The program, and the folder of its profile in the target folder.
+fn beside_the_demo() -> Result<(PathBuf, PathBuf)> {
     let example = env::current_exe().context("cannot find out where the demo is")?;
     let folder = example.parent().and_then(Path::parent).context("the demo is not in a target folder")?;
-    let binary = folder.join("fairlead");
+    Ok((folder.join("fairlead"), folder.to_path_buf()))
+}
+
+/// Builds the program with the profile that this example was built with, and finds it beside the example's folder.
+fn build(screen: &Screen) -> Result<PathBuf> {
+    let (binary, folder) = beside_the_demo()?;
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(name) => name,
@@ -110,7 +116,6 @@ fn build(screen: &Screen) -> Result<PathBuf> {
         }
         Err(error) => return Err(error).with_context(|| format!("cannot run {cargo} to build the program")),
     }
-    ensure!(binary.is_file(), "cargo has built the program, but not as {}", binary.display());
     screen.step("Program", &format!("{}, up to date after {}", shorten(&binary), time(started.elapsed())));
     Ok(binary)
 }

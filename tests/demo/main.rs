@@ -51,6 +51,9 @@ struct Arguments {
     /// Leave the cluster standing at the end, until Ctrl-C, and say how to enter it
     #[arg(long)]
     keep: bool,
+    /// Take the program that lies beside the demo as it is, and do not build it
+    #[arg(long)]
+    built: bool,
 }
 
 fn main() -> ExitCode {
@@ -80,7 +83,7 @@ fn demonstrate(arguments: &Arguments, screen: &Screen) -> anyhow::Result<bool> {
     screen.title("fairlead: the traffic of Kubernetes Services, carried by one small program on each node");
     screen.line(INTRODUCTION);
     leftovers::remove()?;
-    let binary = machine::prepare(screen)?;
+    let binary = machine::prepare(screen, arguments.built)?;
     let started = Instant::now();
     let mut cluster = Cluster::build(binary, screen)?;
     let mut ledger = Ledger::new(screen);

@@ -4,6 +4,7 @@ mod ask;
 mod counters;
 mod dashboards;
 pub mod deploy;
+mod documents;
 mod drop_in;
 mod image;
 mod page;

@@ -21,7 +21,8 @@ const BROWSER_NAME: &str = "browser";
 /// What says nothing about a kernel.
 const PROGRAMS: [&str; 2] = [DEPLOYMENT_NAME, BROWSER_NAME];
 /// What the first needs, in `PATH` or as a whole path.
-const DEPLOYMENT: [&str; 4] = ["runc", "prometheus", "mandoc", "/usr/share/containers/seccomp.json"];
+const DEPLOYMENT: [&str; 6] =
+    ["runc", "prometheus", "mandoc", "skopeo", "docker-registry", "/usr/share/containers/seccomp.json"];
 /// The same below `target/tools`, where `cargo verify` puts them.
 const TOOLS: [&str; 2] = ["kubernetes-client/usr/bin/kubectl", "kubernetes-validate-1.37.0/bin/kubernetes-validate"];
 

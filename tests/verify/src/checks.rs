@@ -1,7 +1,7 @@
 //! What is checked, in order: first what is quick.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::run::{Outcome, run};
@@ -70,6 +70,7 @@ pub(crate) fn all(root: &Path) -> Vec<Check> {
         let arguments = ["doc", "--workspace", "--no-deps", "--document-private-items", "--keep-going", "--locked"];
         run(&here, "cargo", &arguments, &[("RUSTDOCFLAGS", FLAGS)])
     }));
+    checks.push(Check::new("cargo demo", own(demo)));
     let skipped = Rc::new(RefCell::new(Vec::new()));
     checks.push(Check::new("tests", {
         let (root, skipped) = (root.to_path_buf(), skipped.clone());
@@ -82,6 +83,17 @@ pub(crate) fn all(root: &Path) -> Vec<Check> {
     let root = root.to_path_buf();
     checks.push(Check::new("tests in a virtual machine (cargo vm)", move || in_machine(&root, &skipped.borrow())));
     checks
+}
+
+/// Runs the demo, which fails if anything in it is not as expected. It is built with all of the workspace, as the tests are,
+/// so that nothing is built twice.
+fn demo(root: &Path) -> Outcome {
+    let built = run(root, "cargo", &["build", "--quiet", "--locked", "--workspace", "--bins", "--examples"], &[]);
+    if !built.good {
+        return built;
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    run(root, &target.join("debug/examples/demo").to_string_lossy(), &["--built"], &[])
 }
 
 fn tests(root: &Path) -> Outcome {

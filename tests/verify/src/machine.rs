@@ -9,7 +9,7 @@ use crate::run::{Outcome, find, run};
 use crate::{manifest_tools, say};
 
 /// Programs that tests look at the kernel with, and the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ipset", "ipset"),
@@ -24,6 +24,9 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("prometheus", "prometheus"),
     ("runc", "runc"),
+    ("skopeo", "skopeo"),
+    ("docker-registry", "docker-registry"),
+    ("hostname", "hostname"),
     ("chromium", "chromium"),
     ("mandoc", "mandoc"),
     ("/usr/share/containers/seccomp.json", "golang-github-containers-common"),

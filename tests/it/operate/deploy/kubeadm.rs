@@ -9,8 +9,8 @@ use crate::faults::until_answered_by;
 use crate::operate::drop_in::{CONFIG, KUBECONFIG};
 use crate::program::{Cluster, METRICS_PORT};
 
-/// The DaemonSet as kubeadm writes it.
-const DAEMON_SET: &str = "\
+/// The DaemonSet as kubeadm writes it, with our image.
+pub const DAEMON_SET: &str = "\
 apiVersion: apps/v1
 kind: DaemonSet
 metadata:

@@ -1,7 +1,7 @@
 //! The manifests of `deploy/`, built as an operator builds them and used as a cluster uses them.
 
 mod container;
-mod kubeadm;
+pub mod kubeadm;
 mod least;
 mod permissions;
 pub mod rendered;

@@ -38,7 +38,7 @@ fn resource_list(path: &str, minor: u32) -> Option<Value> {
         .map(|resource| {
             json!({
                 "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
-                "kind": resource.kind,
+                "kind": resource.kind, "shortNames": resource.short,
                 "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
             })
         })

@@ -14,8 +14,10 @@
 //! # anyhow::Ok(())
 //! ```
 
+mod daemons;
 mod discovery;
 mod list;
+mod patch;
 mod request;
 mod resources;
 mod selector;
@@ -217,6 +219,18 @@ impl ApiServer {
         self.shared.signal(|signals| signals.cut_connections += 1);
     }
 
+    /// What `kubectl logs` of a pod shows.
+    pub fn set_log(&self, pod: &str, text: impl Into<String>) {
+        self.shared.logs().insert(pod.to_owned(), text.into());
+    }
+
+    /// All objects of a kind; none if it is not served.
+    #[must_use]
+    pub fn all(&self, kind: &str) -> Vec<Value> {
+        let Some(resource) = Resource::of_kind(kind) else { return Vec::new() };
+        self.shared.store().objects(resource).values().map(|stored| stored.to_json()).collect()
+    }
+
     /// All requests so far, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<RecordedRequest> {
@@ -231,8 +245,7 @@ impl ApiServer {
     /// All events.k8s.io/v1 Events that were written, in the order of their keys.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
-        let Some(resource) = Resource::of_kind("Event") else { return Vec::new() };
-        self.shared.store().objects(resource).values().map(|stored| stored.to_json()).collect()
+        self.all("Event")
     }
 }
 

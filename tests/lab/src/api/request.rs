@@ -17,7 +17,7 @@ pub(super) struct Target {
     pub namespace: String,
     /// Empty for the collection.
     pub name: String,
-    /// `status` or empty.
+    /// `status`, for pods also `log`, `exec` and `portforward`; or empty.
     pub subresource: String,
 }
 
@@ -43,7 +43,13 @@ impl Target {
         let resource = RESOURCES.iter().find(|resource| {
             (resource.group, resource.version, resource.plural) == (group, version, plural) && resource.since <= minor
         })?;
-        let known_subresource = subresource.is_empty() || (subresource == "status" && resource.has_status);
+        let known_subresource = match subresource {
+            "" => true,
+            "status" => resource.has_status,
+            // Those that a kubelet answers.
+            "log" | "exec" | "portforward" => resource.kind == "Pod",
+            _ => false,
+        };
         let right_scope = resource.namespaced || namespace.is_empty();
         let named_in_namespace = name.is_empty() || !resource.namespaced || !namespace.is_empty();
         (known_subresource && right_scope && named_in_namespace).then(|| Self {

@@ -11,6 +11,8 @@ pub struct Resource {
     pub plural: &'static str,
     /// The name of one: `service`.
     pub singular: &'static str,
+    /// What `kubectl` may call it too: `svc`.
+    pub short: &'static [&'static str],
     /// `Service`.
     pub kind: &'static str,
     /// Whether its objects live in namespaces.
@@ -24,6 +26,34 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// A resource of a cluster for which no program under test asks, but `kubectl` does.
+    const fn of(group: &'static str, [plural, singular, kind]: [&'static str; 3]) -> Self {
+        Self {
+            group,
+            version: "v1",
+            plural,
+            singular,
+            short: &[],
+            kind,
+            namespaced: true,
+            has_status: false,
+            since: 0,
+            zero: "",
+        }
+    }
+
+    const fn of_cluster(self) -> Self {
+        Self { namespaced: false, ..self }
+    }
+
+    const fn with_status(self) -> Self {
+        Self { has_status: true, ..self }
+    }
+
+    const fn called(self, short: &'static [&'static str]) -> Self {
+        Self { short, ..self }
+    }
+
     /// `v1` or `discovery.k8s.io/v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
@@ -43,12 +73,13 @@ impl Resource {
 }
 
 /// Everything that is served.
-pub static RESOURCES: [Resource; 5] = [
+pub static RESOURCES: [Resource; 12] = [
     Resource {
         group: "",
         version: "v1",
         plural: "services",
         singular: "service",
+        short: &["svc"],
         kind: "Service",
         namespaced: true,
         has_status: true,
@@ -60,6 +91,7 @@ pub static RESOURCES: [Resource; 5] = [
         version: "v1",
         plural: "nodes",
         singular: "node",
+        short: &["no"],
         kind: "Node",
         namespaced: false,
         has_status: true,
@@ -71,6 +103,7 @@ pub static RESOURCES: [Resource; 5] = [
         version: "v1",
         plural: "endpointslices",
         singular: "endpointslice",
+        short: &[],
         kind: "EndpointSlice",
         namespaced: true,
         has_status: false,
@@ -82,6 +115,7 @@ pub static RESOURCES: [Resource; 5] = [
         version: "v1",
         plural: "servicecidrs",
         singular: "servicecidr",
+        short: &[],
         kind: "ServiceCIDR",
         namespaced: false,
         has_status: true,
@@ -93,10 +127,19 @@ pub static RESOURCES: [Resource; 5] = [
         version: "v1",
         plural: "events",
         singular: "event",
+        short: &["ev"],
         kind: "Event",
         namespaced: true,
         has_status: false,
         since: 19,
         zero: r#","eventTime":null,"regarding":{}"#,
     },
+    Resource::of("", ["configmaps", "configmap", "ConfigMap"]).called(&["cm"]),
+    Resource::of("", ["pods", "pod", "Pod"]).called(&["po"]).with_status(),
+    Resource::of("", ["serviceaccounts", "serviceaccount", "ServiceAccount"]).called(&["sa"]),
+    Resource::of("apps", ["daemonsets", "daemonset", "DaemonSet"]).called(&["ds"]).with_status(),
+    Resource::of("apps", ["controllerrevisions", "controllerrevision", "ControllerRevision"]),
+    Resource::of("rbac.authorization.k8s.io", ["clusterroles", "clusterrole", "ClusterRole"]).of_cluster(),
+    Resource::of("rbac.authorization.k8s.io", ["clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding"])
+        .of_cluster(),
 ];

@@ -1,5 +1,9 @@
 //! Label and field selectors, with the syntax and meaning of the API.
 
+use std::borrow::Cow;
+
+use serde_json::Value;
+
 use super::{status::Failure, store::Stored};
 
 /// What a list or watch is limited to.
@@ -31,6 +35,10 @@ enum Field {
     Name,
     Namespace,
     ClusterIp,
+    /// `spec.nodeName` of a pod.
+    NodeName,
+    /// `reason` of an Event.
+    Reason,
 }
 
 impl Selector {
@@ -57,7 +65,7 @@ impl Selector {
     pub fn matches(&self, object: &Stored) -> bool {
         (self.namespace.is_empty() || *self.namespace == *object.namespace)
             && self.labels.iter().all(|requirement| requirement.holds(object))
-            && self.fields.iter().all(|term| (term.value == object_field(object, term.field)) == term.equal)
+            && self.fields.iter().all(|term| (object_field(object, term.field) == term.value) == term.equal)
     }
 }
 
@@ -72,11 +80,17 @@ impl Requirement {
     }
 }
 
-fn object_field(object: &Stored, field: Field) -> &str {
+fn object_field(object: &Stored, field: Field) -> Cow<'_, str> {
+    let inside = |pointer: &str| {
+        let object = object.to_json();
+        object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned().into()
+    };
     match field {
-        Field::Name => &object.name,
-        Field::Namespace => &object.namespace,
-        Field::ClusterIp => &object.cluster_ip,
+        Field::Name => Cow::Borrowed(&*object.name),
+        Field::Namespace => Cow::Borrowed(&*object.namespace),
+        Field::ClusterIp => Cow::Borrowed(&*object.cluster_ip),
+        Field::NodeName => inside("/spec/nodeName"),
+        Field::Reason => inside("/reason"),
     }
 }
 
@@ -141,6 +155,8 @@ fn parse_field(term: &str) -> Result<FieldTerm, Failure> {
         "metadata.name" => Field::Name,
         "metadata.namespace" => Field::Namespace,
         "spec.clusterIP" => Field::ClusterIp,
+        "spec.nodeName" => Field::NodeName,
+        "reason" => Field::Reason,
         _ => return Err(Failure::bad_request(format!("field label not supported: {name}"))),
     };
     Ok(FieldTerm { field, value: value.to_owned(), equal })

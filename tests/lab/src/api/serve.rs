@@ -22,6 +22,9 @@ use super::{
     write,
 };
 
+/// Where kubectl asks for the schemas of all objects. An empty answer is one without a schema, in protobuf, and kubectl leaves
+/// the checking to the server. What is in `deploy` is checked against the schemas of Kubernetes elsewhere.
+const SCHEMAS: &str = "/openapi/v2";
 /// Before the next try after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -91,6 +94,10 @@ async fn route(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<Answe
         }
     }
     let path = parts.uri.path();
+    if path == SCHEMAS {
+        shared.requests().push(RecordedRequest { verb: "get".into(), ..outside(&parts.uri) });
+        return Ok(Response::new(BodyExt::boxed_unsync(Full::default())));
+    }
     if let Some(found) = discovery::answer(path, shared.settings.minor) {
         shared.requests().push(RecordedRequest { verb: "get".into(), ..outside(&parts.uri) });
         return Ok(json_answer(200, found.to_string().into_bytes()));
@@ -110,6 +117,7 @@ async fn route(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<Answe
         tokio::time::sleep(faults.slow_lists).await;
     }
     match (parts.method.clone(), verb) {
+        _ if !matches!(target.subresource.as_str(), "" | "status") => of_kubelet(shared, &target),
         (_, "watch") => {
             let body = StreamBody::new(Watch::start(shared, &target, &query)?.into_stream());
             Ok(json_header(200).body(BodyExt::boxed_unsync(body)).expect("a valid header"))
@@ -124,6 +132,18 @@ async fn route(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<Answe
             Ok(json_answer(code, text))
         }
     }
+}
+
+/// A pod's log; the others need a connection that becomes another one, and are only recorded.
+fn of_kubelet(shared: &Shared, target: &Target) -> Result<Answer, Failure> {
+    let pod = shared.store().get(target.resource, &target.namespace, &target.name).cloned();
+    pod.ok_or_else(|| Failure::no_object(target.resource, &target.name))?;
+    if target.subresource != "log" {
+        return Err(Failure::bad_request(format!("no kubelet of the lab does {}", target.subresource)));
+    }
+    let log = shared.logs().get(&target.name).cloned().unwrap_or_default();
+    let text = Response::builder().header(CONTENT_TYPE, "text/plain");
+    Ok(text.body(BodyExt::boxed_unsync(Full::new(Bytes::from(log)))).expect("a valid header"))
 }
 
 fn outside(uri: &hyper::Uri) -> RecordedRequest {

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Settings, store::Store};
+use super::{Settings, daemons, store::Store};
 
 /// What goes wrong on purpose. All off by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct RecordedRequest {
     pub group: String,
     /// Plural name, empty for paths outside the API.
     pub resource: String,
-    /// `status` or empty.
+    /// `status`, for pods also `log`, `exec` and `portforward`; or empty.
     pub subresource: String,
     /// Empty for all namespaces and for objects of the cluster.
     pub namespace: String,
@@ -70,6 +70,8 @@ pub(super) struct Shared {
     requests: Mutex<Vec<RecordedRequest>>,
     /// Running watches by plural name.
     watches: Mutex<BTreeMap<&'static str, usize>>,
+    /// What pods have logged, by their names.
+    logs: Mutex<BTreeMap<String, String>>,
     signals: watch::Sender<Signals>,
 }
 
@@ -82,6 +84,7 @@ impl Shared {
             store: Mutex::new(store),
             requests: Mutex::default(),
             watches: Mutex::default(),
+            logs: Mutex::default(),
             signals: watch::Sender::new(signals),
         })
     }
@@ -94,6 +97,7 @@ impl Shared {
     pub fn write<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
         let mut store = self.store();
         let result = change(&mut store);
+        daemons::settle(&mut store);
         let version = store.version();
         drop(store);
         self.signal(|signals| signals.version = signals.version.max(version));
@@ -114,6 +118,10 @@ impl Shared {
 
     pub fn watches(&self) -> MutexGuard<'_, BTreeMap<&'static str, usize>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn logs(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn requests(&self) -> MutexGuard<'_, Vec<RecordedRequest>> {

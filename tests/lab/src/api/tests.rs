@@ -171,7 +171,7 @@ fn discovery_names_what_the_release_serves() {
         assert_eq!(get(&server, "/version").1["minor"], minor.to_string());
         assert_eq!(get(&server, "/apis/networking.k8s.io/v1").0 == 200, served);
         let groups = get(&server, "/apis").1;
-        assert_eq!(groups["groups"].as_array().map(Vec::len), Some(if served { 3 } else { 2 }));
+        assert_eq!(groups["groups"].as_array().map(Vec::len), Some(if served { 5 } else { 4 }));
     }
 }
 

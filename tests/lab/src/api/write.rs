@@ -4,6 +4,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{
+    patch::{Lists, merge},
     request::Target,
     resources::Resource,
     state::Shared,
@@ -82,7 +83,7 @@ fn update(store: &mut Store, target: &Target, mut object: Value) -> Result<Vec<u
 fn apply_patch(store: &mut Store, target: &Target, patch: &Value, lists: Lists) -> Result<Vec<u8>, Failure> {
     let old = existing(store, target)?;
     let mut object = old.clone();
-    merge(&mut object, patch, lists);
+    merge(&mut object, patch, lists).map_err(Failure::bad_request)?;
     check(&mut object, target)?;
     Ok(text(target.resource, &store.put(target.resource, only_writable(target, &old, object))))
 }
@@ -139,76 +140,8 @@ fn only_writable(target: &Target, old: &Value, new: Value) -> Value {
     object
 }
 
-/// What becomes of lists in a patch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lists {
-    /// JSON merge patch (RFC 7386).
-    Replaced,
-    /// Strategic merge patch: entries with the same `type`, by which Kubernetes keys the conditions and addresses of a
-    /// Node, are merged, others appended. Other lists are replaced.
-    Merged,
-}
-
-fn merge(into: &mut Value, patch: &Value, lists: Lists) {
-    let Value::Object(patch) = patch else {
-        match (into, patch) {
-            (Value::Array(old), Value::Array(new)) if lists == Lists::Merged && is_keyed(new) => {
-                for entry in new {
-                    match old.iter_mut().find(|other| other["type"] == entry["type"]) {
-                        Some(other) => merge(other, entry, lists),
-                        None => old.push(entry.clone()),
-                    }
-                }
-            }
-            (into, patch) => *into = patch.clone(),
-        }
-        return;
-    };
-    if !into.is_object() {
-        *into = json!({});
-    }
-    for (key, value) in patch {
-        if value.is_null() {
-            if let Some(fields) = into.as_object_mut() {
-                fields.remove(key);
-            }
-        } else {
-            merge(&mut into[key.as_str()], value, lists);
-        }
-    }
-}
-
-fn is_keyed(list: &[Value]) -> bool {
-    list.iter().all(|entry| entry["type"].is_string())
-}
-
 fn text(resource: &Resource, stored: &Stored) -> Vec<u8> {
     let mut text = Vec::with_capacity(stored.body.len() + 64);
     stored.write(resource, &mut text);
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_merge_patch_sets_removes_and_replaces_as_rfc_7386_says() {
-        let mut object = json!({"a": {"b": 1, "c": 2}, "d": [1, 2]});
-        merge(&mut object, &json!({"a": {"b": null, "e": {"f": 3, "g": null}}, "d": [3]}), Lists::Replaced);
-        assert_eq!(object, json!({"a": {"c": 2, "e": {"f": 3}}, "d": [3]}));
-    }
-    #[test]
-    fn a_strategic_patch_changes_one_condition_and_keeps_the_others() {
-        let mut object =
-            json!({"conditions": [{"type": "Ready", "status": "True"}, {"type": "B", "status": "True", "n": 1}]});
-        let patch = json!({"conditions": [{"type": "B", "status": "False"}, {"type": "C", "status": "True"}]});
-        merge(&mut object, &patch, Lists::Merged);
-        let wanted = json!([
-            {"type": "Ready", "status": "True"},
-            {"type": "B", "status": "False", "n": 1},
-            {"type": "C", "status": "True"},
-        ]);
-        assert_eq!(object["conditions"], wanted);
-    }
 }
