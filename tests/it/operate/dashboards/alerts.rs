@@ -110,7 +110,7 @@ fn alerts_about_services_fire_when_what_they_watch_is_broken() {
     cluster.serve("web", 1, &["a1", "b1"]);
     let (program, lock) = with_lock(&cluster);
     let target = format!("127.0.0.1:{METRICS_PORT}");
-    let watch = Watch::start(Prometheus::start(cluster.node(), &cluster.directory, &[&target]));
+    let watch = Watch::start(Prometheus::start(cluster.node(), &cluster.directory, &[("a", &target)]));
 
     input_is_wrong(&watch, &cluster);
     nothing_can_be_written(&watch, &cluster, &lock);
@@ -150,7 +150,7 @@ fn alerts_about_the_overlay_fire_when_what_they_watch_is_broken() {
     let programs = stage.start(&["a", "b", "c"], "vxlan");
     let node = stage.node("a");
     let target = format!("127.0.0.1:{METRICS_PORT}");
-    let watch = Watch::start(Prometheus::start(node, &stage.directory, &[&target]));
+    let watch = Watch::start(Prometheus::start(node, &stage.directory, &[("a", &target)]));
 
     let mut thief = stage.node_object("b");
     thief["metadata"]["name"] = json!("thief");

@@ -89,6 +89,23 @@ fn every_panel_says_what_it_shows_and_in_which_unit() {
 }
 
 #[test]
+fn every_dashboard_is_shown_with_all_its_panels() {
+    let readme = text("README.md");
+    for file in BOARDS {
+        let picture = file.replace(".json", ".svg");
+        assert!(readme.contains(&format!("]({picture})")), "README.md does not show {picture}");
+        let drawn = text(&picture);
+        for panel in board(file)["panels"].as_array().unwrap() {
+            let title = panel["title"].as_str().unwrap();
+            assert!(
+                drawn.contains(&format!("{title}</text>")),
+                "{picture} has no panel {title}; draw it anew (README.md)"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_alert_leads_to_its_page() {
     let readme = text("README.md");
     for rule in RULES.into_iter().flat_map(rules) {

@@ -2,5 +2,6 @@
 
 mod alerts;
 mod documents;
+mod pictures;
 mod prometheus;
 mod queries;

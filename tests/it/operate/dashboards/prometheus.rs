@@ -28,17 +28,20 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Asks these addresses for metrics, as the job `fairlead`, and computes the rules of `dashboards/`.
-    pub fn start(place: &Place, directory: &Directory, targets: &[&str]) -> Self {
+    /// Asks these nodes for metrics at their addresses, as the job `fairlead`, and computes the rules of `dashboards/`.
+    pub fn start(place: &Place, directory: &Directory, targets: &[(&str, &str)]) -> Self {
         let own = directory.path().join("prometheus");
         fs::create_dir_all(&own).unwrap();
         for file in documents::RULES {
             fs::write(own.join(file), faster(&documents::text(file))).unwrap();
         }
+        let target =
+            |(node, address): &(&str, &str)| format!("{{targets: [{address:?}], labels: {{instance: {node}}}}}");
+        let targets = targets.iter().map(target).collect::<Vec<_>>().join(", ");
         let config = format!(
             "global: {{scrape_interval: {INTERVAL}, evaluation_interval: {INTERVAL}}}\n\
              rule_files: [{}]\n\
-             scrape_configs: [{{job_name: fairlead, static_configs: [{{targets: {targets:?}}}]}}]\n",
+             scrape_configs: [{{job_name: fairlead, static_configs: [{targets}]}}]\n",
             documents::RULES.join(", "),
         );
         fs::write(own.join("prometheus.yml"), config).unwrap();
@@ -64,12 +67,32 @@ impl Prometheus {
     /// # Panics
     /// If it is no expression.
     pub fn query(&self, expression: &str) -> Vec<Value> {
+        self.ask("query", expression, "")
+    }
+
+    /// What it gave at a time, in seconds since 1970.
+    ///
+    /// # Panics
+    /// If it is no expression.
+    pub fn query_at(&self, expression: &str, time: f64) -> Vec<Value> {
+        self.ask("query", expression, &format!("&time={time:.3}"))
+    }
+
+    /// What it gave between two times, every `step` seconds.
+    ///
+    /// # Panics
+    /// If it is no expression.
+    pub fn query_range(&self, expression: &str, (start, end): (f64, f64), step: f64) -> Vec<Value> {
+        self.ask("query_range", expression, &format!("&start={start:.3}&end={end:.3}&step={step:.3}"))
+    }
+
+    fn ask(&self, what: &str, expression: &str, more: &str) -> Vec<Value> {
         let mut encoded = String::new();
         for byte in expression.bytes() {
             // Writing to a string cannot fail.
             let _ = write!(encoded, "%{byte:02X}");
         }
-        let body = self.get(&format!("/api/v1/query?query={encoded}"));
+        let body = self.get(&format!("/api/v1/{what}?query={encoded}{more}"));
         let body = body.unwrap_or_else(|| panic!("Prometheus refuses: {expression}"));
         let answer: Value = serde_json::from_str(&body).unwrap();
         answer["data"]["result"].as_array().unwrap().clone()

@@ -1,13 +1,17 @@
 //! Every query of every panel and every recorded series gives data while the program works.
+#![expect(clippy::disallowed_methods, reason = "pictures are written")]
 
 use std::cell::Cell;
+use std::fs;
 use std::net::SocketAddr;
+use std::time::UNIX_EPOCH;
 
 use fairlead_lab::{Feature, Options, cluster_ip, needs, probe_set};
 use fairlead_plan::{Family, Protocol};
 use serde_json::{Value, json};
 
-use super::documents::{BOARDS, RULES, board, panels, rules};
+use super::documents::{BOARDS, RULES, board, panels, path, rules};
+use super::pictures::{self, Answers};
 use super::prometheus::Prometheus;
 use crate::faults::{PORT, service, slice};
 use crate::overlay::stage::Stage;
@@ -21,6 +25,9 @@ const VARIABLES: [(&str, &str); 5] = [
     ("$service", "web"),
     ("$__rate_interval", "10s"),
 ];
+
+/// The seconds that a picture shows which nobody has asked for.
+const SHORT: f64 = 15.0;
 
 /// Two nodes with the program, under changes of every sort.
 struct Busy {
@@ -38,6 +45,19 @@ impl Busy {
         programs.iter().for_each(|program| _ = program.wait_until_ready());
         stage.apply([service("web", 1).manifest(&stage.lab, &Family::BOTH)]);
         Self { programs, stage, round: Cell::new(0) }
+    }
+
+    /// Connections of pods of both nodes, now more and now less.
+    fn connect(&self, seconds: f64) {
+        let wave = |period: f64| 1.0 + (seconds / period * std::f64::consts::TAU).sin();
+        let of = |from: &str, family, protocol, many: f64| {
+            let to = SocketAddr::new(cluster_ip(1).of(family), PORT);
+            let options = Options { connections: 1 + many as usize, ..Options::default() };
+            let _ = probe_set(self.stage.lab.place(from), protocol, to, &options);
+        };
+        of("a1", Family::V4, Protocol::Tcp, 6.0 * wave(40.0));
+        of("b2", Family::V6, Protocol::Tcp, 4.0 * wave(25.0));
+        of("a2", Family::V6, Protocol::Udp, 3.0 * wave(60.0));
     }
 
     /// One more change of everything that is counted.
@@ -75,9 +95,13 @@ impl Busy {
     }
 }
 
+/// A query with the variables put in.
+fn put_in(text: &str) -> String {
+    VARIABLES.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+}
+
 /// The queries of all dashboards, and the series that fill their variables.
 fn queries() -> Vec<(String, String)> {
-    let put_in = |text: &str| VARIABLES.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
     let mut all = Vec::new();
     for file in BOARDS {
         let board = board(file);
@@ -106,7 +130,7 @@ fn every_query_of_every_panel_gives_data_under_changes() {
         return;
     }
     let busy = Busy::new();
-    let targets = ["127.0.0.1:10249", "192.168.50.2:10249"];
+    let targets = [("node-a", "127.0.0.1:10249"), ("node-b", "192.168.50.2:10249")];
     let prometheus = Prometheus::start(busy.stage.node("a"), &busy.stage.directory, &targets);
     let queries = queries();
     assert!(queries.len() > 60, "{} queries", queries.len());
@@ -118,4 +142,27 @@ fn every_query_of_every_panel_gives_data_under_changes() {
         });
     }
     eventually("every rule is computed", || prometheus.has_computed());
+    draw(&busy, &prometheus);
+}
+
+/// Draws every dashboard, into its folder if that is asked for, after a longer run with more to see.
+fn draw(busy: &Busy, prometheus: &Prometheus) {
+    let wanted: Option<f64> = std::env::var(pictures::WANTED).ok().map(|seconds| seconds.parse().unwrap());
+    let began = now();
+    while wanted.is_some_and(|seconds| now() - began < seconds + SHORT) {
+        busy.stir();
+        busy.connect(now() - began);
+    }
+    let until = now();
+    let answers = Answers { prometheus, span: (until - wanted.unwrap_or(SHORT), until), put_in: &put_in };
+    for file in BOARDS {
+        let picture = pictures::picture(file, &answers);
+        if wanted.is_some() {
+            fs::write(path(&file.replace(".json", ".svg")), picture).unwrap();
+        }
+    }
+}
+
+fn now() -> f64 {
+    UNIX_EPOCH.elapsed().unwrap().as_secs_f64()
 }

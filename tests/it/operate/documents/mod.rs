@@ -19,13 +19,17 @@ use page::{pages, shown_in};
 use step::is_played;
 
 /// Commands that do not run here, and why.
-const NOT_RUN: [(&str, &str); 6] = [
+const NOT_RUN: [(&str, &str); 7] = [
     ("cargo demo", "`cargo verify` runs it as a check of its own, and fails if a result of it is not as expected"),
     ("cargo verify", "it is what runs this"),
     ("cargo vm", "the last check of `cargo verify` runs it, for a part of the tests"),
     (
         "docker build --file deploy/Dockerfile --tag REGISTRY/fairlead:0.1.0 .",
         "the machines of the tests have no container engine; `operate::image` reads the file and makes what it makes",
+    ),
+    (
+        "FAIRLEAD_PICTURES=120 cargo test --test it every_query_of_every_panel",
+        "it is one of these tests, which draws the same pictures each time, and keeps them only if asked",
     ),
     (
         "systemctl restart k3s",
