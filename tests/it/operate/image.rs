@@ -135,4 +135,14 @@ fn the_dockerfile_makes_the_same_of_the_same_files() {
     {
         assert!(dockerfile.lines().any(|of| of == line), "{line}");
     }
+    // The compiler of the first stage is the oldest that the project is for.
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
+    assert!(dockerfile.contains(&format!("FROM rust:{version}-bookworm AS build\n")), "{version}");
+    let known = ["FROM", "WORKDIR", "COPY", "RUN", "USER", "ENV", "ENTRYPOINT"];
+    for line in dockerfile.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        assert!(known.contains(&line.split(' ').next().unwrap()), "{line}");
+    }
+    let copied: Vec<_> = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).collect();
+    assert_eq!(copied, [". .", "--from=build /files /"], "from the repository, and from the first stage alone");
 }

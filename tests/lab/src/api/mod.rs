@@ -4,6 +4,9 @@
 //! bookmarks, streamed lists, 410 in both forms, `Status` errors. It does not validate, default or allocate: what a
 //! test applies is what clients see, so that broken objects can be served too.
 //!
+//! DaemonSets have pods on the nodes that they choose, a history and a status at once, so that `kubectl` can roll them out and
+//! back. Of a kubelet it has the logs alone.
+//!
 //! ```no_run
 //! let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
 //! let server = fairlead_lab::api::ApiServer::start(listener)?;
