@@ -29,8 +29,9 @@ const DASHBOARDS: &[Step] = &[
         "kubectl -n kube-system get pods -o wide -l app.kubernetes.io/name=fairlead",
         |_| (),
         |_, said| {
-            for pod in ["fairlead-a", "fairlead-b", "fairlead-c"] {
-                assert!(said.contains(pod), "{pod}: {said}");
+            for node in ["a", "b", "c"] {
+                let of_pod = said.lines().find(|line| line.starts_with(&format!("fairlead-{node} ")));
+                assert_eq!(of_pod.and_then(|line| line.split_whitespace().last()), Some(node), "where it runs: {said}");
             }
         },
     ),

@@ -29,6 +29,7 @@ mod state;
 mod status;
 mod store;
 mod stream;
+mod table;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response,
     body::{Bytes, Incoming},
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
@@ -19,7 +19,7 @@ use super::{
     state::{RecordedRequest, Shared},
     status::Failure,
     stream::Watch,
-    write,
+    table, write,
 };
 
 /// Where kubectl asks for the schemas of all objects. An empty answer is one without a schema, in protobuf, and kubectl leaves
@@ -122,7 +122,11 @@ async fn route(request: Request<Incoming>, shared: &Arc<Shared>) -> Result<Answe
             let body = StreamBody::new(Watch::start(shared, &target, &query)?.into_stream());
             Ok(json_header(200).body(BodyExt::boxed_unsync(body)).expect("a valid header"))
         }
-        (Method::GET | Method::HEAD, "list") => Ok(json_answer(200, list::list(shared, &target, &query)?)),
+        (Method::GET | Method::HEAD, "list") => {
+            let list = list::list(shared, &target, &query)?;
+            let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            Ok(json_answer(200, table::of_list(target.resource, accept, &list).unwrap_or(list)))
+        }
         (Method::GET | Method::HEAD, _) => Ok(json_answer(200, list::get(shared, &target)?)),
         (method, _) => {
             let content_type =
