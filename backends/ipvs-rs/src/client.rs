@@ -1,6 +1,5 @@
 //! Requests and their answers over a socket of the caller's.
 
-use std::borrow::Borrow;
 use std::io;
 use std::iter::Peekable;
 
@@ -13,8 +12,8 @@ use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlFamily, GenlMessage};
 
 use crate::attribute::{MessageAttribute, ServiceAttribute};
-use crate::message::FAMILY_NAME;
-use crate::{Command, Destination, Info, Message, Service, ServiceId, Timeouts};
+use crate::message::{FAMILY_NAME, FAMILY_VERSION};
+use crate::{Command, Destination, Info, Message, Request, Service, ServiceId, Timeouts};
 
 /// How many messages go into one datagram. Only those that fail are answered, and so many answers fit into any socket.
 const MESSAGES_PER_SEND: usize = 1_000;
@@ -130,10 +129,12 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     /// If the socket fails; then some of the messages may have been carried out.
-    pub fn apply<M: Borrow<Message>>(&mut self, messages: impl IntoIterator<Item = M>) -> Result<Vec<Refusal>, Error> {
-        let (mut messages, mut first, mut refused) = (messages.into_iter().peekable(), 0, Vec::new());
-        while messages.peek().is_some() {
-            let (datagram, count) = self.datagram(first, &mut messages)?;
+    pub fn apply<R: Request>(&mut self, requests: impl IntoIterator<Item = R>) -> Result<Vec<Refusal>, Error> {
+        let (mut requests, mut first, mut refused) = (requests.into_iter().peekable(), 0, Vec::new());
+        let mut datagram = Vec::with_capacity(FIRST_SIZE);
+        while requests.peek().is_some() {
+            datagram.clear();
+            let count = self.fill(&mut datagram, first, &mut requests)?;
             self.transport.send(&datagram)?;
             self.outcome(first, count, &mut refused)?;
             first += count;
@@ -141,27 +142,28 @@ impl<T: Transport> Client<T> {
         Ok(refused)
     }
 
-    /// The next messages, as many as go into one datagram, and how many that are.
-    fn datagram<M: Borrow<Message>>(
+    /// Fills a datagram with the next messages, as many as go into one, and says how many that are.
+    fn fill(
         &mut self,
+        datagram: &mut Vec<u8>,
         first: usize,
-        messages: &mut Peekable<impl Iterator<Item = M>>,
-    ) -> Result<(Vec<u8>, usize), Error> {
-        let (mut datagram, mut count) = (Vec::with_capacity(FIRST_SIZE), 0);
-        while let Some(message) = messages.next() {
+        requests: &mut Peekable<impl Iterator<Item = impl Request>>,
+    ) -> Result<usize, Error> {
+        let mut count = 0;
+        while let Some(request) = requests.next() {
             count += 1;
-            let is_last = count == MESSAGES_PER_SEND || messages.peek().is_none();
+            let is_last = count == MESSAGES_PER_SEND || requests.peek().is_none();
             // The last one is always answered, which ends the answers.
             let flags = if is_last { NLM_F_ACK } else { 0 };
             self.sequence = self.sequence.wrapping_add(1);
-            if !append(&mut datagram, message.borrow(), self.family, flags, self.sequence) {
+            if !append(datagram, &request, self.family, flags, self.sequence) {
                 return Err(Error::TooLong(first + count - 1));
             }
             if is_last {
                 break;
             }
         }
-        Ok((datagram, count))
+        Ok(count)
     }
 
     /// Reads the answers to the last so many messages.
@@ -339,7 +341,7 @@ impl<T: Transport> Client<T> {
 
 /// Appends one message of a batch; false if an attribute does not fit its length of 16 bits, as only names of the caller's may
 /// not. What `write` does with any message, without a copy of it.
-fn append(datagram: &mut Vec<u8>, message: &Message, family: u16, flags: u16, sequence: u32) -> bool {
+fn append(datagram: &mut Vec<u8>, request: &impl Request, family: u16, flags: u16, sequence: u32) -> bool {
     const GENERIC_HEADER: usize = 4;
     let at = datagram.len();
     datagram.extend_from_slice(&[0; 4]);
@@ -347,8 +349,8 @@ fn append(datagram: &mut Vec<u8>, message: &Message, family: u16, flags: u16, se
     datagram.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
     datagram.extend_from_slice(&sequence.to_ne_bytes());
     datagram.extend_from_slice(&[0; 4]);
-    datagram.extend_from_slice(&[message.command(), message.version(), 0, 0]);
-    message.append(datagram);
+    datagram.extend_from_slice(&[request.command().into(), FAMILY_VERSION, 0, 0]);
+    request.append(datagram);
     let length = datagram.len() - at;
     datagram[at..at + 4].copy_from_slice(&(length as u32).to_ne_bytes());
     length - HEADER - GENERIC_HEADER <= ATTRIBUTE_MAX

@@ -48,8 +48,6 @@ pub enum Tunnel {
     },
 }
 
-/// A destination in a tunnel is described with so many; a batch has one destination in nearly every message.
-const MOST_ATTRIBUTES: usize = 10;
 const METHOD_MASK: u32 = 7;
 const TUNNEL_GUE: u8 = 1;
 const TUNNEL_GRE: u8 = 2;
@@ -128,37 +126,42 @@ impl Destination {
         self
     }
 
-    pub(crate) fn id_attributes(address: SocketAddr) -> [DestinationAttribute; 3] {
-        [
-            DestinationAttribute::Family(Family::of(address.ip()).number()),
-            DestinationAttribute::Address(bytes(address.ip())),
-            DestinationAttribute::Port(address.port().to_be_bytes()),
-        ]
+    /// What tells the destination of this address from others.
+    #[inline]
+    pub(crate) fn describe_id(address: SocketAddr, mut put: impl FnMut(&DestinationAttribute)) {
+        put(&DestinationAttribute::Family(Family::of(address.ip()).number()));
+        put(&DestinationAttribute::Address(bytes(address.ip())));
+        put(&DestinationAttribute::Port(address.port().to_be_bytes()));
+    }
+
+    /// All that a destination is made or changed with.
+    #[inline]
+    pub(crate) fn describe(&self, mut put: impl FnMut(&DestinationAttribute)) {
+        Self::describe_id(self.address, &mut put);
+        put(&DestinationAttribute::Forward(self.forward.number()));
+        // The kernel keeps it in an `int`.
+        put(&DestinationAttribute::Weight(i32::try_from(self.weight).unwrap_or(i32::MAX)));
+        put(&DestinationAttribute::UpperThreshold(self.upper_threshold));
+        put(&DestinationAttribute::LowerThreshold(self.lower_threshold));
+        match self.forward {
+            Forward::Tunnel(Tunnel::Gue { port, flags }) => {
+                put(&DestinationAttribute::TunnelType(TUNNEL_GUE));
+                put(&DestinationAttribute::TunnelPort(port.to_be_bytes()));
+                put(&DestinationAttribute::TunnelFlags(flags));
+            }
+            Forward::Tunnel(Tunnel::Gre { flags }) => {
+                put(&DestinationAttribute::TunnelType(TUNNEL_GRE));
+                put(&DestinationAttribute::TunnelFlags(flags));
+            }
+            _ => {}
+        }
     }
 
     /// All that a destination is made or changed with.
     #[must_use]
     pub fn attributes(&self) -> Vec<DestinationAttribute> {
-        let mut list = Vec::with_capacity(MOST_ATTRIBUTES);
-        list.extend(Self::id_attributes(self.address));
-        list.extend([
-            DestinationAttribute::Forward(self.forward.number()),
-            // The kernel keeps it in an `int`.
-            DestinationAttribute::Weight(i32::try_from(self.weight).unwrap_or(i32::MAX)),
-            DestinationAttribute::UpperThreshold(self.upper_threshold),
-            DestinationAttribute::LowerThreshold(self.lower_threshold),
-        ]);
-        match self.forward {
-            Forward::Tunnel(Tunnel::Gue { port, flags }) => list.extend([
-                DestinationAttribute::TunnelType(TUNNEL_GUE),
-                DestinationAttribute::TunnelPort(port.to_be_bytes()),
-                DestinationAttribute::TunnelFlags(flags),
-            ]),
-            Forward::Tunnel(Tunnel::Gre { flags }) => {
-                list.extend([DestinationAttribute::TunnelType(TUNNEL_GRE), DestinationAttribute::TunnelFlags(flags)]);
-            }
-            _ => {}
-        }
+        let mut list = Vec::new();
+        self.describe(|attribute| list.push(attribute.clone()));
         list
     }
 

@@ -6,7 +6,7 @@
 //! ```text
 //!   Service, Destination, Timeouts      what you mean
 //!        │  attributes(), from_attributes()
-//!   Message (attribute::*)              what goes over the wire, on the crates netlink-packet-*
+//!   Message (attribute::*), Change      what goes over the wire, on the crates netlink-packet-*
 //!        │
 //!   Client<impl Transport>              batches, dumps, which message of a batch was refused
 //!        │
@@ -46,6 +46,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attribute;
+mod change;
 mod client;
 mod destination;
 mod figures;
@@ -54,6 +55,7 @@ mod scheduler;
 mod service;
 mod value;
 
+pub use change::{Change, Request};
 pub use client::{Client, Error, Refusal, Transport};
 pub use destination::{Connections, Destination, Forward, Tunnel};
 pub use figures::{Info, Statistics, Timeouts};

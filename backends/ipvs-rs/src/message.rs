@@ -4,12 +4,12 @@ use netlink_packet_core::{DecodeError, DefaultNla, Emitable, NlasIterator, Parse
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
 use crate::attribute::{DestinationAttribute, MessageAttribute, ServiceAttribute};
-use crate::value::{Value as _, emit, parse_list};
+use crate::value::{emit, parse_list};
 use crate::{Destination, Service, ServiceId, Timeouts};
 
 /// The name by which the kernel knows the family.
 pub const FAMILY_NAME: &str = "IPVS";
-const FAMILY_VERSION: u8 = 1;
+pub(crate) const FAMILY_VERSION: u8 = 1;
 
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
@@ -128,7 +128,9 @@ impl Message {
     /// Takes a destination from a service. `ENOENT` if the service does not have it.
     #[must_use]
     pub fn del_destination(service: &ServiceId, address: std::net::SocketAddr) -> Self {
-        Self::new(Command::DelDestination, about(service, Destination::id_attributes(address).into()))
+        let mut id = Vec::new();
+        Destination::describe_id(address, |attribute| id.push(attribute.clone()));
+        Self::new(Command::DelDestination, about(service, id))
     }
 
     /// Reads all services; to be sent with `NLM_F_DUMP`.
@@ -177,13 +179,6 @@ impl Message {
             MessageAttribute::Destination(list) => Some(list.as_slice()),
             _ => None,
         })
-    }
-}
-
-impl Message {
-    /// Puts its attributes at the end of what is there.
-    pub(crate) fn append(&self, out: &mut Vec<u8>) {
-        self.attributes.append(out);
     }
 }
 

@@ -135,17 +135,23 @@ impl ServiceId {
         }
     }
 
-    pub(crate) fn attributes(&self) -> Vec<ServiceAttribute> {
-        let family = ServiceAttribute::Family(self.family().number());
+    #[inline]
+    pub(crate) fn describe(&self, mut put: impl FnMut(&ServiceAttribute)) {
+        put(&ServiceAttribute::Family(self.family().number()));
         match self {
-            Self::Address { protocol, address } => vec![
-                family,
-                ServiceAttribute::Protocol(protocol.number().into()),
-                ServiceAttribute::Address(bytes(address.ip())),
-                ServiceAttribute::Port(address.port().to_be_bytes()),
-            ],
-            Self::Fwmark { mark, .. } => vec![family, ServiceAttribute::Fwmark(*mark)],
+            Self::Address { protocol, address } => {
+                put(&ServiceAttribute::Protocol(protocol.number().into()));
+                put(&ServiceAttribute::Address(bytes(address.ip())));
+                put(&ServiceAttribute::Port(address.port().to_be_bytes()));
+            }
+            Self::Fwmark { mark, .. } => put(&ServiceAttribute::Fwmark(*mark)),
         }
+    }
+
+    pub(crate) fn attributes(&self) -> Vec<ServiceAttribute> {
+        let mut list = Vec::new();
+        self.describe(|attribute| list.push(attribute.clone()));
+        list
     }
 
     /// Reads the id among the attributes of a service.
@@ -285,17 +291,20 @@ impl Service {
     /// All that a service is made or changed with.
     #[must_use]
     pub fn attributes(&self) -> Vec<ServiceAttribute> {
+        let mut list = Vec::new();
+        self.describe(|attribute| list.push(attribute.clone()));
+        list
+    }
+
+    pub(crate) fn describe(&self, mut put: impl FnMut(&ServiceAttribute)) {
         let mut flags = [0xff; 8];
         flags[..4].copy_from_slice(&self.flags.configured().0.to_ne_bytes());
-        let mut list = self.id.attributes();
-        list.extend([
-            ServiceAttribute::Scheduler(self.scheduler.name().to_owned()),
-            ServiceAttribute::Flags(flags),
-            ServiceAttribute::Timeout(self.timeout),
-            ServiceAttribute::Netmask(netmask(self.id.family(), self.prefix)),
-        ]);
-        list.extend(self.engine.clone().map(ServiceAttribute::PersistenceEngine));
-        list
+        self.id.describe(&mut put);
+        put(&ServiceAttribute::Scheduler(self.scheduler.name().to_owned()));
+        put(&ServiceAttribute::Flags(flags));
+        put(&ServiceAttribute::Timeout(self.timeout));
+        put(&ServiceAttribute::Netmask(netmask(self.id.family(), self.prefix)));
+        self.engine.iter().for_each(|engine| put(&ServiceAttribute::PersistenceEngine(engine.clone())));
     }
 
     /// Reads a service.

@@ -9,8 +9,16 @@ pub(crate) trait Value: Sized {
     fn length(&self) -> usize;
     /// Puts it at the end of what is there.
     fn append(&self, out: &mut Vec<u8>);
+    /// Puts an attribute with it at the end of what is there.
+    #[inline]
+    fn append_as(&self, kind: u16, out: &mut Vec<u8>) {
+        append(out, kind, |out| self.append(out));
+    }
     fn parse(payload: &[u8]) -> Result<Self, DecodeError>;
 }
+
+/// Attributes begin at multiples of so many bytes.
+const ALIGNED: usize = 4;
 
 macro_rules! number {
     ($($number:ty)*) => {$(
@@ -21,6 +29,11 @@ macro_rules! number {
 
             fn append(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_ne_bytes());
+            }
+
+            #[inline]
+            fn append_as(&self, kind: u16, out: &mut Vec<u8>) {
+                append_array(out, kind, self.to_ne_bytes());
             }
 
             fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
@@ -39,6 +52,11 @@ impl<const N: usize> Value for [u8; N] {
 
     fn append(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
+    }
+
+    #[inline]
+    fn append_as(&self, kind: u16, out: &mut Vec<u8>) {
+        append_array(out, kind, *self);
     }
 
     fn parse(payload: &[u8]) -> Result<Self, DecodeError> {
@@ -91,7 +109,6 @@ pub(crate) trait Attribute: Sized {
 /// would be asked for once on every level.
 #[inline]
 pub(crate) fn append(out: &mut Vec<u8>, kind: u16, content: impl FnOnce(&mut Vec<u8>)) {
-    const ALIGNED: usize = 4;
     let at = out.len();
     let [low, high] = kind.to_ne_bytes();
     out.extend_from_slice(&[0, 0, low, high]);
@@ -100,6 +117,20 @@ pub(crate) fn append(out: &mut Vec<u8>, kind: u16, content: impl FnOnce(&mut Vec
     let length = out.len() - at;
     out[at..at + 2].copy_from_slice(&(length as u16).to_ne_bytes());
     out.extend_from_slice(&[0; ALIGNED][..length.next_multiple_of(ALIGNED) - length]);
+}
+
+/// The same of content whose length is known, as that of nearly all attributes.
+#[inline]
+fn append_array<const N: usize>(out: &mut Vec<u8>, kind: u16, content: [u8; N]) {
+    const HEADER: usize = 4;
+    /// That of an address.
+    const LONGEST: usize = 16;
+    const { assert!(N <= LONGEST) };
+    let mut attribute = [0; HEADER + LONGEST];
+    attribute[..2].copy_from_slice(&((HEADER + N) as u16).to_ne_bytes());
+    attribute[2..HEADER].copy_from_slice(&kind.to_ne_bytes());
+    attribute[HEADER..HEADER + N].copy_from_slice(&content);
+    out.extend_from_slice(&attribute[..HEADER + N.next_multiple_of(ALIGNED)]);
 }
 
 /// What `netlink-packet-core` asks for: the same bytes, in a buffer of their length.
@@ -162,14 +193,14 @@ macro_rules! attributes {
         impl $crate::value::Attribute for $name {
             fn append(&self, out: &mut Vec<u8>) {
                 let kind = netlink_packet_core::Nla::kind(self);
-                $crate::value::append(out, kind, |out| match self {
-                    $(Self::$variant(value) => $crate::value::Value::append(value, out),)*
-                    Self::Other(other) => {
+                match self {
+                    $(Self::$variant(value) => $crate::value::Value::append_as(value, kind, out),)*
+                    Self::Other(other) => $crate::value::append(out, kind, |out| {
                         let at = out.len();
                         out.resize(at + netlink_packet_core::Nla::value_len(other), 0);
                         netlink_packet_core::Nla::emit_value(other, &mut out[at..]);
-                    }
-                });
+                    }),
+                }
             }
 
             fn parse(kind: u16, payload: &[u8]) -> Result<Self, netlink_packet_core::DecodeError> {

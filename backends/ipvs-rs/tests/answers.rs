@@ -103,7 +103,7 @@ fn a_batch_whose_last_message_is_refused_ends_too() {
     let mut client = open([family(), vec![(Kind::Error(-17), 0)]]).unwrap();
     let id = ServiceId::Fwmark { family: Family::V4, mark: 7 };
     assert_eq!(client.apply(&[Message::del_service(&id)]).unwrap(), [Refusal { index: 0, errno: 17 }]);
-    assert_eq!(client.apply(&[]).unwrap(), []);
+    assert_eq!(client.apply::<Message>([]).unwrap(), []);
 }
 
 #[test]

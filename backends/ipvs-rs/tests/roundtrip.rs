@@ -3,7 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ipvs_rs::{Command, Destination, Family, Flags, Forward, Message, Protocol, Scheduler, Service, ServiceId, Tunnel};
+use ipvs_rs::{
+    Change, Command, Destination, Family, Flags, Forward, Message, Protocol, Request as _, Scheduler, Service,
+    ServiceId, Tunnel,
+};
 use netlink_packet_core::{Emitable, ParseableParametrized};
 use netlink_packet_generic::GenlHeader;
 use proptest::prelude::*;
@@ -69,6 +72,28 @@ fn through(message: &Message) -> Message {
 }
 
 proptest! {
+    #[test]
+    fn a_change_is_laid_out_as_the_message_that_says_the_same(
+        service in service(), destination in destination(), id in id(),
+    ) {
+        let changes = [
+            Change::NewService(service.clone()),
+            Change::SetService(service),
+            Change::DelService(id),
+            Change::NewDestination(id, destination.clone()),
+            Change::SetDestination(id, destination.clone()),
+            Change::DelDestination(id, destination.address),
+        ];
+        for change in changes {
+            let (message, mut bytes) = (Message::from(&change), Vec::new());
+            change.append(&mut bytes);
+            let mut wanted = vec![0xaa; message.buffer_len()];
+            message.emit(&mut wanted);
+            prop_assert_eq!(bytes, wanted);
+            prop_assert_eq!(change.command(), message.command);
+        }
+    }
+
     #[test]
     fn services_survive_the_wire(service in service()) {
         for message in [Message::new_service(&service), Message::set_service(&service)] {
