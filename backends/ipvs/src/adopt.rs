@@ -8,9 +8,8 @@ use crate::backend::State;
 use crate::doors::Doors;
 use crate::error::Error;
 use crate::held::Held;
-use crate::layout::Set;
 use crate::pin;
-use crate::tables::{Tables, Wanted};
+use crate::tables::Tables;
 use crate::writes::Writes;
 
 impl State {
@@ -37,34 +36,32 @@ impl State {
         let places = || Tables::new(context.clone()).wanted(all()).servers.into_keys().collect();
         held.claim(doors, places)?;
         held.note_in(&mut tables, at);
-        let was = held.as_wanted(marks);
-        tables.assume(&was);
+        let mut was = held.as_wanted(marks);
+        tables.assume(&was, held.shared());
+        let fresh = was.servers.is_empty() && !pin::is_pinned()?;
         // What the node and most pods need is there before the rest.
+        let (mut writes, mut rest) = (Writes::default(), Writes::default());
         let first = |service: &&Service| service.priority != Priority::Other;
-        let important = tables.wanted(all().filter(first));
-        let now = tables.wanted(all().filter(|service| !first(service))).merged(&important);
-        let before = was.clone().merged(&important);
-        let mut writes = tables.difference(&was, &before, at);
-        let rest = tables.difference(&before, &now, at);
-        tables.forget_touched();
-        shares(&tables, &held, &mut writes);
+        tables.put(all().filter(first), &mut was, at, &mut writes);
+        tables.put(all().filter(|service| !first(service)), &mut was, at, &mut rest);
+        tables.remove(&was, at, &mut rest);
+        tables.settle_shares(&mut writes);
         let services = !(writes.is_empty() && rest.is_empty());
         // On a fresh node what is important works at once; what another proxy serves it serves until all is there, and nothing
         // of it goes before our rules lead elsewhere.
-        let fresh = was.servers.is_empty() && !pin::is_pinned()?;
-        let mut repaired = Vec::new();
         doors.begin(&writes, report)?;
-        if fresh {
-            repaired.extend(doors.make_rules(&plan.node, report)?);
-        }
-        doors.begin(&rest, report)?;
         if !fresh {
-            repaired.extend(doors.make_rules(&plan.node, report)?);
+            doors.begin(&rest, report)?;
+        }
+        let saved = doors.save_rules()?;
+        let mut repaired = doors.make_rules(&saved, &plan.node, report)?;
+        if fresh {
+            doors.begin(&rest, report)?;
         }
         doors.finish(&writes, report)?;
         doors.finish(&rest, report)?;
         if !self.settled {
-            doors.remove_kube_proxys(report)?;
+            doors.remove_kube_proxys(&saved, report)?;
         }
         doors.clear_link(marks, report)?;
         if services {
@@ -93,28 +90,5 @@ impl State {
         doors.set_sysctls(&self.settings)?;
         doors.make_sets(report)?;
         doors.make_route(marks, report)
-    }
-}
-
-/// What several services need, compared with all that the kernel holds of it.
-fn shares(tables: &Tables, held: &Held, writes: &mut Writes) {
-    for (entry, wanted) in tables.all_shared() {
-        if held.entries.get(&entry) != Some(&wanted.mark) {
-            writes.add(entry, wanted);
-        }
-    }
-    let shared = |set| matches!(set, Set::LoopBack | Set::Addresses);
-    for entry in held.entries.keys().filter(|entry| shared(entry.set) && !tables.has_share(entry)) {
-        writes.delete(*entry);
-    }
-}
-
-impl Wanted {
-    /// Both.
-    fn merged(mut self, other: &Self) -> Self {
-        self.servers.extend(other.servers.iter().map(|(id, server)| (*id, server.clone())));
-        self.ways.extend(other.ways.iter().map(|(entry, way)| (*entry, way.clone())));
-        self.limits.extend(other.limits.iter().copied());
-        self
     }
 }

@@ -104,8 +104,7 @@ impl State {
         let here = |service: &&fairlead_plan::Service| families.contains(&service.key.family);
         let new = changes.iter().filter_map(|change| change.now).map(|service| &**service).filter(here);
         let old = changes.iter().filter_map(|change| change.was).map(|service| &**service).filter(here);
-        let (wanted, unwanted) = (self.tables.wanted(new), self.tables.unwanted(old));
-        let writes = self.tables.step(&unwanted, &wanted, Instant::now());
+        let writes = self.tables.step(old, new, Instant::now());
         doors.write(&writes, report)
     }
 

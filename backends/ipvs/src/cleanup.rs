@@ -41,7 +41,7 @@ pub fn remove(doors: &mut Doors, held: &Held) -> Result<(), Error> {
     let sets = doors.all_sets()?;
     // The rules match on sets, which therefore stay as long as they do: without sets there are no rules.
     if !sets.is_empty() {
-        doors.remove_rules(false)?;
+        Doors::remove_rules(&doors.save_rules()?, false)?;
     }
     let gone: Vec<Message> = held.servers.keys().map(Message::del_service).collect();
     if let Some(refusal) = doors.ipvs.apply(&gone)?.first() {

@@ -58,6 +58,9 @@ impl Transport for Netlink {
     }
 }
 
+/// What `iptables-save` prints of [`structure::TABLES`], by family.
+pub type Saved = Vec<(Family, [String; 3])>;
+
 /// All of them, in one network namespace.
 #[derive(Debug)]
 pub struct Doors {
@@ -183,16 +186,24 @@ impl Doors {
         Ok(())
     }
 
+    /// The tables that hold chains of ours.
+    pub fn save_rules(&mut self) -> Result<Saved, Error> {
+        let began = Instant::now();
+        let save = |family| Ok((family, restore::save_all(family == Family::V6, structure::TABLES)?));
+        let saved = Self::families().map(save).collect();
+        self.waited += began.elapsed();
+        saved
+    }
+
     /// Writes the constant rules where they are not as they should be, and says what was not.
-    pub fn make_rules(&mut self, node: &Node, report: &mut Report) -> Result<Vec<String>, Error> {
+    pub fn make_rules(&mut self, saved: &Saved, node: &Node, report: &mut Report) -> Result<Vec<String>, Error> {
         let (began, mut changed) = (Instant::now(), Vec::new());
-        for family in Self::families() {
-            let v6 = family == Family::V6;
+        for (family, tables) in saved {
+            let (family, v6) = (*family, *family == Family::V6);
             let chains = structure::chains(family, node);
             let mut input = String::new();
-            for table in structure::TABLES {
-                let held = restore::save(v6, table)?;
-                if let Some((text, count)) = rules::restoration(family, table, &chains, &held) {
+            for (table, held) in structure::TABLES.into_iter().zip(tables) {
+                if let Some((text, count)) = rules::restoration(family, table, &chains, held) {
                     input += &text;
                     report.writes += count;
                     changed.push(format!("rules of ours in the table {table} ({})", family.label()));
@@ -250,11 +261,12 @@ impl Doors {
         if writes.is_empty() {
             return Ok(());
         }
-        let refused = self.ipvs.apply(writes.iter().map(Write::message))?;
-        report.writes += writes.len() as u64;
+        let changes = || writes.iter().flat_map(Write::changes);
+        let refused = self.ipvs.apply(changes())?;
+        report.writes += writes.iter().map(Write::count).sum::<usize>() as u64;
         report.transactions += 1;
-        match refused.first() {
-            Some(refusal) => Err(Error::refused(&writes[refusal.index].message(), refusal.errno)),
+        match refused.first().and_then(|refusal| Some((changes().nth(refusal.index)?, refusal.errno))) {
+            Some((change, errno)) => Err(Error::refused(&Message::from(&change), errno)),
             None => Ok(()),
         }
     }

@@ -128,6 +128,12 @@ impl Held {
         Way { entry, mark, servers, address: entry.key.ip.map(|ip| (ip, false)) }
     }
 
+    /// Entries that several services may need, with their marks.
+    pub fn shared(&self) -> impl Iterator<Item = (Entry, Option<u32>)> + '_ {
+        let shared = |set| matches!(set, Set::LoopBack | Set::Addresses);
+        self.entries.iter().filter(move |(entry, _)| shared(entry.set)).map(|(entry, mark)| (*entry, *mark))
+    }
+
     /// Takes over the numbers that addresses have, and what was on its way out.
     pub fn note_in(&self, tables: &mut Tables, at: Instant) {
         for (entry, mark) in &self.entries {
@@ -151,11 +157,13 @@ pub fn server(id: ServiceId, service: &Service, destinations: &[Destination], ma
         ServiceId::Address { protocol, .. } => self::protocol(protocol.number()),
         ServiceId::Fwmark { mark, .. } => marks.node_port_protocol(mark),
     };
+    let mut endpoints: Vec<_> = destinations.iter().filter(|one| one.weight > 0).map(|one| one.address).collect();
+    render::sort(&mut endpoints);
     Server {
         id,
         protocol: protocol.unwrap_or(Protocol::Tcp),
         style: Style { scheduler: service.scheduler.clone(), flags: service.flags, timeout: service.timeout },
-        endpoints: destinations.iter().filter(|one| one.weight > 0).map(|one| one.address).collect(),
+        endpoints,
     }
 }
 

@@ -6,7 +6,7 @@ use fairlead_kernel::ipset::SetBatch;
 use fairlead_kernel::restore;
 use fairlead_plan::{Family, Report};
 
-use crate::doors::{Doors, SPARE};
+use crate::doors::{Doors, SPARE, Saved};
 use crate::error::Error;
 use crate::layout::{self, kube_proxys_sets};
 use crate::{rules, structure};
@@ -23,10 +23,10 @@ const CHAINS: [(&str, &str); 6] = [
 
 impl Doors {
     /// Removes the chains of kube-proxy's ipvs mode, what leads to them, what asks for its sets, and the sets that are not ours.
-    pub fn remove_kube_proxys(&mut self, report: &mut Report) -> Result<(), Error> {
+    pub fn remove_kube_proxys(&mut self, saved: &Saved, report: &mut Report) -> Result<(), Error> {
         let there: BTreeSet<String> = self.ipset.sets()?.into_iter().map(|set| set.name).collect();
         let unused: Vec<String> = kube_proxys_sets().into_iter().filter(|name| there.contains(name)).collect();
-        self.remove_rules(true)?;
+        Self::remove_rules(saved, true)?;
         let mut batch = SetBatch::new();
         unused.iter().for_each(|name| batch.destroy(name));
         self.send_sets(&batch, report)
@@ -34,14 +34,13 @@ impl Doors {
 
     /// Removes rules that ask for sets of this mode, and its chains with what leads to them, of kube-proxy and of ours; of ours
     /// not if they are `kept`.
-    pub fn remove_rules(&mut self, kept: bool) -> Result<(), Error> {
+    pub fn remove_rules(saved: &Saved, kept: bool) -> Result<(), Error> {
         let others = kube_proxys_sets();
         let mut sets: Vec<&str> = layout::sets().collect();
         sets.extend(others.iter().map(String::as_str));
-        for family in Self::families() {
-            let v6 = family == Family::V6;
+        for (family, tables) in saved {
             let mut input = String::new();
-            for table in structure::TABLES {
+            for (table, save) in structure::TABLES.into_iter().zip(tables) {
                 let of_table = |all: &[(&str, &'static str)]| -> Vec<&'static str> {
                     all.iter().filter(|(of, _)| *of == table).map(|(_, name)| *name).collect()
                 };
@@ -50,11 +49,10 @@ impl Doors {
                 if !kept {
                     gone.append(&mut keep);
                 }
-                let save = restore::save(v6, table)?;
-                input += &rules::removal(table, &gone, &keep, &sets, &save).unwrap_or_default();
+                input += &rules::removal(table, &gone, &keep, &sets, save).unwrap_or_default();
             }
             if !input.is_empty() {
-                restore::restore(v6, &input)?;
+                restore::restore(*family == Family::V6, &input)?;
             }
         }
         Ok(())

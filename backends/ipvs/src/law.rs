@@ -12,7 +12,7 @@ use crate::Settings;
 use crate::render::Entry;
 use crate::sample;
 use crate::tables::Tables;
-use crate::writes::Writes;
+use crate::writes::{Write, Writes};
 
 /// What the kernel would hold.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,14 +23,18 @@ struct Kernel {
 
 impl Kernel {
     fn write(&mut self, writes: &Writes) {
-        writes.first.iter().for_each(|write| self.message(&write.message()));
+        self.changes(&writes.first);
         for (entry, mark) in writes.added() {
             self.entries.insert(entry, mark);
         }
         for entry in writes.deleted() {
             assert!(self.entries.remove(&entry).is_some(), "{entry:?} is not there");
         }
-        writes.last.iter().for_each(|write| self.message(&write.message()));
+        self.changes(&writes.last);
+    }
+
+    fn changes(&mut self, writes: &[Write]) {
+        writes.iter().flat_map(Write::changes).for_each(|change| self.message(&Message::from(&change)));
     }
 
     /// As the kernel does it, and never a message that it would refuse.
@@ -75,17 +79,16 @@ impl Kernel {
 /// From nothing.
 fn whole(plan: &Plan) -> (Tables, Kernel) {
     let (mut tables, mut kernel) = (Tables::new(Settings::default().context(&plan.node)), Kernel::default());
-    let now = tables.wanted(plan.services.iter().map(|service| &**service));
-    let writes = tables.step(&Default::default(), &now, Instant::now());
+    let writes = tables.step([], plan.services.iter().map(|service| &**service), Instant::now());
     kernel.write(&writes);
     (tables, kernel)
 }
 
 fn step(tables: &mut Tables, kernel: &mut Kernel, was: &Plan, now: &Plan) -> Writes {
     let changes: Vec<_> = was.services.changes(&now.services).collect();
-    let new = tables.wanted(changes.iter().filter_map(|change| change.now).map(|service| &**service));
-    let old = tables.unwanted(changes.iter().filter_map(|change| change.was).map(|service| &**service));
-    let writes = tables.step(&old, &new, Instant::now());
+    let new = changes.iter().filter_map(|change| change.now).map(|service| &**service);
+    let old = changes.iter().filter_map(|change| change.was).map(|service| &**service);
+    let writes = tables.step(old, new, Instant::now());
     kernel.write(&writes);
     writes
 }
@@ -123,9 +126,8 @@ proptest! {
         let (mut tables, mut kernel) = whole(&plan);
         let before = kernel.clone();
         prop_assert!(step(&mut tables, &mut kernel, &plan, &plan.clone()).is_empty());
-        let again = tables.wanted(plan.services.iter().map(|service| &**service));
-        let old = tables.unwanted(plan.services.iter().map(|service| &**service));
-        prop_assert!(tables.step(&old, &again, Instant::now()).is_empty());
+        let all = || plan.services.iter().map(|service| &**service);
+        prop_assert!(tables.step(all(), all(), Instant::now()).is_empty());
         prop_assert_eq!(kernel, before);
     }
 }

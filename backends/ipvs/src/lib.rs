@@ -57,6 +57,7 @@ mod rules;
 mod sample;
 mod sentinel;
 mod settings;
+mod shares;
 mod structure;
 mod tables;
 mod text;

@@ -1,6 +1,7 @@
 //! From a service to what the kernel must hold for it. Pure.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_kernel::ipset::SetEntry;
@@ -20,8 +21,15 @@ pub struct Server {
     pub protocol: Protocol,
     /// How and for how long it chooses.
     pub style: Style,
-    /// Where its connections go.
-    pub endpoints: BTreeSet<SocketAddr>,
+    /// Where its connections go: sorted, none twice.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// Whether this is one of its endpoints.
+    pub fn has(&self, endpoint: &SocketAddr) -> bool {
+        self.endpoints.binary_search(endpoint).is_ok()
+    }
 }
 
 /// How a virtual service chooses.
@@ -36,7 +44,7 @@ pub struct Style {
 }
 
 /// An entry of a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// The family of the set.
     pub family: Family,
@@ -44,6 +52,13 @@ pub struct Entry {
     pub set: Set,
     /// What is in it, without the mark.
     pub key: SetEntry,
+}
+
+/// By what tells nearly all entries apart: a start counts one for each service, and hashing all fields is what that would take.
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.key.ip, self.key.port).hash(state);
+    }
 }
 
 /// A frontend: the entry that leads packets to its servers.
@@ -124,9 +139,15 @@ pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(Prot
     }
     let local = service.endpoints().filter(|endpoint| endpoint.local);
     objects.hairpins = local.map(|endpoint| hairpin(service, endpoint.addr)).collect();
-    objects.hairpins.sort_unstable();
-    objects.hairpins.dedup();
+    sort(&mut objects.hairpins);
+    sort(&mut objects.limits);
     objects
+}
+
+/// Sorts, and leaves one of each.
+pub fn sort<T: Ord>(list: &mut Vec<T>) {
+    list.sort_unstable();
+    list.dedup();
 }
 
 /// Where a frontend leads, by origin.
@@ -202,7 +223,9 @@ fn server(context: &Context, service: &Service, id: ServiceId, target: Pool) -> 
             Style { scheduler: Scheduler::MaglevHash, flags: Flags::HASH_FALLBACK, timeout: 0 }
         }
     };
-    Server { id, protocol: service.key.protocol, style, endpoints: pool.iter().map(|endpoint| endpoint.addr).collect() }
+    let mut endpoints: Vec<SocketAddr> = pool.iter().map(|endpoint| endpoint.addr).collect();
+    sort(&mut endpoints);
+    Server { id, protocol: service.key.protocol, style, endpoints }
 }
 
 fn entry(service: &Service, frontend: &Frontend) -> Entry {

@@ -1,6 +1,6 @@
 //! What this program has in the kernel, and from two states of services to what must be written. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -10,26 +10,10 @@ use ipvs_rs::ServiceId;
 
 use crate::draining::Draining;
 use crate::layout::Set;
-use crate::mark::{Marks, Tag};
 use crate::numbers::Numbers;
 use crate::render::{self, Context, Entry, Objects, Server, Way};
+use crate::shares::Shares;
 use crate::writes::Writes;
-
-/// What several services need, counted: an address by its `ClusterIP`s and by its other frontends, an endpoint that may reach
-/// itself by its services.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Share {
-    strong: u32,
-    weak: u32,
-}
-
-impl Share {
-    /// As the kernel should have it.
-    fn entry(self, marks: Marks, entry: &Entry) -> SetEntry {
-        let tag = if self.strong > 0 { Tag::Refuse } else { Tag::OtherVip };
-        SetEntry { mark: entry.set.marks().then(|| marks.tag(tag).0), ..entry.key }
-    }
-}
 
 /// What services need of the kernel, by name.
 #[derive(Debug, Clone, Default)]
@@ -66,10 +50,7 @@ pub struct Tables {
     pub draining: Draining,
     /// One of the virtual services that are there.
     pub witness: Option<ServiceId>,
-    shares: HashMap<Entry, Share>,
-    share_counts: [u64; 2],
-    /// Entries of shares as they were when the step began.
-    touched: BTreeMap<Entry, Option<SetEntry>>,
+    shares: Shares,
     /// Entries of ways and limits, by family.
     own: [u64; 2],
 }
@@ -82,9 +63,7 @@ impl Tables {
             numbers: Numbers::default(),
             draining: Draining::default(),
             witness: None,
-            shares: HashMap::new(),
-            share_counts: [0; 2],
-            touched: BTreeMap::new(),
+            shares: Shares::default(),
             own: [0; 2],
         }
     }
@@ -92,94 +71,111 @@ impl Tables {
     /// What services need.
     pub fn wanted<'a>(&mut self, services: impl IntoIterator<Item = &'a Service>) -> Wanted {
         let mut wanted = Wanted::default();
-        for service in services {
-            let numbers = &mut self.numbers;
-            let objects = render::service(&self.context, service, &mut |protocol, addr| numbers.give(protocol, addr));
-            for way in &objects.ways {
-                self.share_of_way(way, true);
-            }
-            for hairpin in &objects.hairpins {
-                self.share(*hairpin, true, true);
-            }
-            wanted.extend(objects);
-        }
+        services.into_iter().for_each(|service| wanted.extend(self.objects(service, true)));
         wanted
     }
 
-    /// What services needed and no longer do.
-    pub fn unwanted<'a>(&mut self, services: impl IntoIterator<Item = &'a Service>) -> Wanted {
-        let mut unwanted = Wanted::default();
-        for service in services {
-            let numbers = &mut self.numbers;
-            let objects = render::service(&self.context, service, &mut |protocol, addr| numbers.give(protocol, addr));
-            for way in &objects.ways {
-                self.share_of_way(way, false);
-            }
-            for hairpin in &objects.hairpins {
-                self.share(*hairpin, true, false);
-            }
-            unwanted.extend(objects);
-        }
-        unwanted
-    }
-
-    /// From what was needed to what is needed now.
-    pub fn step(&mut self, was: &Wanted, now: &Wanted, at: Instant) -> Writes {
-        let mut writes = self.difference(was, now, at);
+    /// From what services needed to what they need now.
+    pub fn step<'a>(
+        &mut self,
+        old: impl IntoIterator<Item = &'a Service>,
+        new: impl IntoIterator<Item = &'a Service>,
+        at: Instant,
+    ) -> Writes {
+        let (mut was, mut writes) = (Wanted::default(), Writes::default());
+        old.into_iter().for_each(|service| was.extend(self.objects(service, false)));
+        self.put(new, &mut was, at, &mut writes);
+        self.remove(&was, at, &mut writes);
         self.settle_shares(&mut writes);
         writes
     }
 
-    /// The same without what several services need.
-    pub fn difference(&mut self, was: &Wanted, now: &Wanted, at: Instant) -> Writes {
-        let mut writes = Writes::default();
-        self.servers(was, now, at, &mut writes);
-        self.ways(was, now, &mut writes);
-        for limit in now.limits.difference(&was.limits) {
-            writes.add(*limit, limit.key);
+    /// What services need and the kernel does not have. What they need of what `was` there, is taken from that.
+    pub fn put<'a>(
+        &mut self,
+        services: impl IntoIterator<Item = &'a Service>,
+        was: &mut Wanted,
+        at: Instant,
+        writes: &mut Writes,
+    ) {
+        for service in services {
+            let objects = self.objects(service, true);
+            for server in objects.servers {
+                self.put_server(server, was, at, writes);
+            }
+            for way in objects.ways {
+                self.put_way(&way, was, writes);
+            }
+            for limit in objects.limits {
+                if !was.limits.remove(&limit) {
+                    writes.add(limit, limit.key);
+                    self.own[limit.family as usize] += 1;
+                }
+            }
         }
-        for limit in was.limits.difference(&now.limits) {
+    }
+
+    /// What is no longer needed.
+    pub fn remove(&mut self, was: &Wanted, at: Instant, writes: &mut Writes) {
+        for server in was.servers.values() {
+            self.remove_server(server, at, writes);
+        }
+        for way in was.ways.values() {
+            self.remove_way(way, writes);
+        }
+        for limit in &was.limits {
             writes.delete(*limit);
+            self.own[limit.family as usize] -= 1;
         }
-        for family in Family::BOTH {
-            let own = &mut self.own[family as usize];
-            *own = (*own + now.entries(family)).saturating_sub(was.entries(family));
-        }
-        writes
+    }
+
+    /// Writes what several services need, and what nobody needs any more.
+    pub fn settle_shares(&mut self, writes: &mut Writes) {
+        self.shares.settle(self.context.marks, writes);
     }
 
     /// Entries that the kernel holds for services, of one family.
-    pub fn entries(&self, family: Family) -> u64 {
-        self.own[family as usize] + self.share_counts[family as usize]
+    pub const fn entries(&self, family: Family) -> u64 {
+        self.own[family as usize] + self.shares.entries(family)
     }
 
-    fn servers(&mut self, was: &Wanted, now: &Wanted, at: Instant, writes: &mut Writes) {
-        for (id, server) in &now.servers {
-            match was.servers.get(id) {
-                Some(old) if old == server => {}
-                Some(old) => self.change(old, server, at, writes),
-                None if self.draining.revive(id) => {
-                    writes.set_server(server);
-                    server.endpoints.iter().for_each(|endpoint| self.add_endpoint(id, *endpoint, writes));
-                }
-                None => {
-                    writes.new_server(server);
-                    server.endpoints.iter().for_each(|endpoint| writes.new_endpoint(id, *endpoint));
-                }
+    /// What a service needs, or needed. What others need too is counted.
+    fn objects(&mut self, service: &Service, more: bool) -> Objects {
+        let numbers = &mut self.numbers;
+        let objects = render::service(&self.context, service, &mut |protocol, addr| numbers.give(protocol, addr));
+        for way in &objects.ways {
+            if let Some((ip, strong)) = way.address {
+                self.shares.count(address(way.entry.family, ip), strong, more);
             }
         }
-        if self.witness.is_none_or(|id| !now.servers.contains_key(&id) && was.servers.contains_key(&id)) {
-            self.witness = now.servers.keys().next().copied();
+        for hairpin in &objects.hairpins {
+            self.shares.count(*hairpin, true, more);
         }
-        for (id, server) in was.servers.iter().filter(|(id, _)| !now.servers.contains_key(id)) {
-            for endpoint in &server.endpoints {
-                self.remove_endpoint(server, *endpoint, at, writes);
+        objects
+    }
+
+    fn put_server(&mut self, server: Server, was: &mut Wanted, at: Instant, writes: &mut Writes) {
+        let id = server.id;
+        self.witness = Some(id);
+        match was.servers.remove(&id) {
+            Some(old) => self.change(&old, &server, at, writes),
+            None if self.draining.revive(&id) => {
+                writes.set_server(&server);
+                server.endpoints.iter().for_each(|endpoint| self.add_endpoint(id, *endpoint, writes));
             }
-            if self.draining.has_endpoints(id) {
-                self.draining.remove_server(*id);
-            } else {
-                writes.old_server(id);
-            }
+            None => writes.new_server(server),
+        }
+    }
+
+    fn remove_server(&mut self, server: &Server, at: Instant, writes: &mut Writes) {
+        self.witness = self.witness.filter(|id| *id != server.id);
+        for endpoint in &server.endpoints {
+            self.remove_endpoint(server, *endpoint, at, writes);
+        }
+        if self.draining.has_endpoints(&server.id) {
+            self.draining.remove_server(server.id);
+        } else {
+            writes.old_server(server.id);
         }
     }
 
@@ -187,17 +183,17 @@ impl Tables {
         if old.style != new.style {
             writes.set_server(new);
         }
-        for endpoint in new.endpoints.difference(&old.endpoints) {
-            self.add_endpoint(&new.id, *endpoint, writes);
+        for endpoint in new.endpoints.iter().filter(|endpoint| !old.has(endpoint)) {
+            self.add_endpoint(new.id, *endpoint, writes);
         }
-        for endpoint in old.endpoints.difference(&new.endpoints) {
+        for endpoint in old.endpoints.iter().filter(|endpoint| !new.has(endpoint)) {
             self.remove_endpoint(new, *endpoint, at, writes);
         }
     }
 
-    fn add_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr, writes: &mut Writes) {
-        if self.draining.take(id, endpoint) {
-            writes.weigh_endpoint(id, endpoint, 1);
+    fn add_endpoint(&mut self, id: ServiceId, endpoint: SocketAddr, writes: &mut Writes) {
+        if self.draining.take(&id, endpoint) {
+            writes.keep_endpoint(id, endpoint);
         } else {
             writes.new_endpoint(id, endpoint);
         }
@@ -205,26 +201,30 @@ impl Tables {
 
     /// Nothing new goes there from now on; what is under way is served.
     fn remove_endpoint(&mut self, server: &Server, endpoint: SocketAddr, at: Instant, writes: &mut Writes) {
-        writes.weigh_endpoint_later(&server.id, endpoint, 0);
+        writes.leave_endpoint(server.id, endpoint);
         self.draining.put(server, endpoint, at);
     }
 
-    fn ways(&mut self, was: &Wanted, now: &Wanted, writes: &mut Writes) {
-        for (entry, way) in &now.ways {
-            if was.ways.get(entry).is_none_or(|old| old.mark != way.mark) {
-                writes.add(*entry, SetEntry { mark: Some(way.mark), ..entry.key });
-            }
-            if let Some(address) = self.draining.keep_way(entry) {
-                self.share(address, false, false);
-            }
+    fn put_way(&mut self, way: &Way, was: &mut Wanted, writes: &mut Writes) {
+        let old = was.ways.remove(&way.entry);
+        if old.is_none() {
+            self.own[way.entry.family as usize] += 1;
         }
-        for (entry, way) in was.ways.iter().filter(|(entry, _)| !now.ways.contains_key(entry)) {
-            if self.draining.has_servers(&way.servers) {
-                self.leave(way, writes);
-            } else {
-                writes.delete(*entry);
-                self.forget_number(entry);
-            }
+        if old.is_none_or(|old| old.mark != way.mark) {
+            writes.add(way.entry, SetEntry { mark: Some(way.mark), ..way.entry.key });
+        }
+        if let Some(address) = self.draining.keep_way(&way.entry) {
+            self.shares.count(address, false, false);
+        }
+    }
+
+    fn remove_way(&mut self, way: &Way, writes: &mut Writes) {
+        self.own[way.entry.family as usize] -= 1;
+        if self.draining.has_servers(&way.servers) {
+            self.leave(way, writes);
+        } else {
+            writes.delete(way.entry);
+            self.forget_number(&way.entry);
         }
     }
 
@@ -236,7 +236,7 @@ impl Tables {
         }
         let address = way.address.map(|(ip, _)| address(way.entry.family, ip));
         if let Some(address) = address {
-            self.share(address, false, true);
+            self.shares.count(address, false, true);
         }
         self.draining.remove_way(way, address);
     }
@@ -246,17 +246,17 @@ impl Tables {
         let mut writes = Writes::default();
         for (id, endpoint) in ended {
             if self.draining.take(id, *endpoint) {
-                writes.old_endpoint(id, *endpoint);
+                writes.old_endpoint(*id, *endpoint);
             }
         }
         for id in self.draining.empty_servers() {
-            writes.old_server(&id);
+            writes.old_server(id);
         }
         for (entry, address) in self.draining.empty_ways() {
             writes.delete(entry);
             self.forget_number(&entry);
             if let Some(address) = address {
-                self.share(address, false, false);
+                self.shares.count(address, false, false);
             }
         }
         self.settle_shares(&mut writes);
@@ -271,65 +271,15 @@ impl Tables {
         }
     }
 
-    fn share_of_way(&mut self, way: &Way, more: bool) {
-        if let Some((ip, strong)) = way.address {
-            self.share(address(way.entry.family, ip), strong, more);
-        }
-    }
-
-    fn share(&mut self, entry: Entry, strong: bool, more: bool) {
-        let nobody = Share::default();
-        let share = self.shares.entry(entry).or_default();
-        let was = *share;
-        let count = if strong { &mut share.strong } else { &mut share.weak };
-        *count = if more { *count + 1 } else { count.saturating_sub(1) };
-        let now = *share;
-        if now == nobody {
-            self.shares.remove(&entry);
-        }
-        let held = &mut self.share_counts[entry.family as usize];
-        match (was == nobody, now == nobody) {
-            (true, false) => *held += 1,
-            (false, true) => *held -= 1,
-            _ => {}
-        }
-        let marks = self.context.marks;
-        self.touched.entry(entry).or_insert_with(|| (was != nobody).then(|| was.entry(marks, &entry)));
-    }
-
-    /// The entry as the kernel should have it now.
-    fn shared(&self, entry: &Entry) -> Option<SetEntry> {
-        Some(self.shares.get(entry)?.entry(self.context.marks, entry))
-    }
-
-    /// All shared entries.
+    /// All entries that several services may need.
     pub fn all_shared(&self) -> impl Iterator<Item = (Entry, SetEntry)> + '_ {
-        self.shares.keys().filter_map(|entry| Some((*entry, self.shared(entry)?)))
+        self.shares.all(self.context.marks)
     }
 
-    /// Shared entries are compared one by one with what the kernel holds, not with what they were.
-    pub fn forget_touched(&mut self) {
-        self.touched.clear();
-    }
-
-    /// Whether some service needs this entry.
-    pub fn has_share(&self, entry: &Entry) -> bool {
-        self.shares.contains_key(entry)
-    }
-
-    /// The kernel holds this, beside shared entries, which are compared one by one.
-    pub fn assume(&mut self, held: &Wanted) {
+    /// The kernel holds this for services, and an entry that several may need.
+    pub fn assume(&mut self, held: &Wanted, shared: impl Iterator<Item = (Entry, Option<u32>)>) {
         self.own = Family::BOTH.map(|family| held.entries(family));
-    }
-
-    fn settle_shares(&mut self, writes: &mut Writes) {
-        for (entry, before) in std::mem::take(&mut self.touched) {
-            match (before, self.shared(&entry)) {
-                (before, now) if before == now => {}
-                (_, Some(now)) => writes.add(entry, now),
-                (_, None) => writes.delete(entry),
-            }
-        }
+        shared.for_each(|(entry, mark)| self.shares.note(entry, mark));
     }
 }
 

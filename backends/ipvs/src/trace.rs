@@ -156,7 +156,8 @@ impl Tracer {
         let branches = server.endpoints.iter().map(|endpoint| self.branch(&walk, *endpoint, server.endpoints.len()));
         let branches = branches.collect::<Result<Vec<Branch>, Fault>>()?;
         let hidden = branches.iter().filter(|branch| branch.masqueraded).filter_map(|branch| branch.endpoint);
-        let verdict = Verdict::Forward { endpoints: server.endpoints.clone(), masqueraded: hidden.collect() };
+        let verdict =
+            Verdict::Forward { endpoints: server.endpoints.iter().copied().collect(), masqueraded: hidden.collect() };
         Ok(Followed { steps: walk.steps, branches, verdict })
     }
 

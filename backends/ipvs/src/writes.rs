@@ -1,35 +1,43 @@
 //! What must be written, in the order in which it must be: servers before what leads to them, and the other way round.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::net::SocketAddr;
 
 use fairlead_kernel::ipset::{SetBatch, SetEntry};
 use fairlead_plan::Family;
-use ipvs_rs::{Command, Destination, Message, Service, ServiceId};
+use ipvs_rs::{Change, Destination, Service, ServiceId};
 
 use crate::layout::Set;
 use crate::render::{Entry, Server};
 
-/// A message for IPVS. Most are about endpoints; those are put together when they are sent, one at a time: the attributes of
-/// all of them would be a hundred thousand pieces of memory.
+/// What IPVS is told.
 #[derive(Debug)]
 pub enum Write {
-    /// About a virtual service.
-    Service(Message),
-    /// About an endpoint.
-    Endpoint(Command, ServiceId, SocketAddr, u32),
+    /// A new virtual service with its endpoints. Of these most of a start consists, so they are put into words as they are sent.
+    Server(Server),
+    /// Anything else.
+    Change(Change),
 }
 
 impl Write {
     /// As it is sent.
-    pub fn message(&self) -> Message {
+    pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
+        let (first, server) = match self {
+            Self::Server(server) => (Change::NewService(described(server)), Some(server)),
+            Self::Change(change) => (change.clone(), None),
+        };
+        let endpoints = server.into_iter().flat_map(|server| {
+            server.endpoints.iter().map(|endpoint| Change::NewDestination(server.id, Destination::new(*endpoint)))
+        });
+        iter::once(first).chain(endpoints)
+    }
+
+    /// How many changes that are.
+    pub const fn count(&self) -> usize {
         match self {
-            Self::Service(message) => message.clone(),
-            Self::Endpoint(Command::DelDestination, id, address, _) => Message::del_destination(id, *address),
-            Self::Endpoint(command, id, address, weight) => {
-                let message = Message::new_destination(id, &Destination::new(*address).weight(*weight));
-                Message { command: *command, ..message }
-            }
+            Self::Server(server) => 1 + server.endpoints.len(),
+            Self::Change(_) => 1,
         }
     }
 }
@@ -46,39 +54,39 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Makes a virtual service, without endpoints.
-    pub fn new_server(&mut self, server: &Server) {
-        self.first.push(Write::Service(Message::new_service(&described(server))));
+    /// Makes a virtual service with its endpoints.
+    pub fn new_server(&mut self, server: Server) {
+        self.first.push(Write::Server(server));
     }
 
     /// Changes how a virtual service chooses.
     pub fn set_server(&mut self, server: &Server) {
-        self.first.push(Write::Service(Message::set_service(&described(server))));
+        self.first.push(Write::Change(Change::SetService(described(server))));
     }
 
     /// Deletes a virtual service.
-    pub fn old_server(&mut self, id: &ServiceId) {
-        self.last.push(Write::Service(Message::del_service(id)));
+    pub fn old_server(&mut self, id: ServiceId) {
+        self.last.push(Write::Change(Change::DelService(id)));
     }
 
     /// Adds an endpoint.
-    pub fn new_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr) {
-        self.first.push(Write::Endpoint(Command::NewDestination, *id, endpoint, 1));
+    pub fn new_endpoint(&mut self, id: ServiceId, endpoint: SocketAddr) {
+        self.first.push(Write::Change(Change::NewDestination(id, Destination::new(endpoint))));
     }
 
-    /// Lets an endpoint have new connections, or not.
-    pub fn weigh_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr, weight: u32) {
-        self.first.push(Write::Endpoint(Command::SetDestination, *id, endpoint, weight));
+    /// Lets an endpoint have new connections again.
+    pub fn keep_endpoint(&mut self, id: ServiceId, endpoint: SocketAddr) {
+        self.first.push(Write::Change(Change::SetDestination(id, Destination::new(endpoint))));
     }
 
-    /// The same when others have taken its place.
-    pub fn weigh_endpoint_later(&mut self, id: &ServiceId, endpoint: SocketAddr, weight: u32) {
-        self.last.push(Write::Endpoint(Command::SetDestination, *id, endpoint, weight));
+    /// Lets an endpoint have no new connections when others have taken its place.
+    pub fn leave_endpoint(&mut self, id: ServiceId, endpoint: SocketAddr) {
+        self.last.push(Write::Change(Change::SetDestination(id, Destination::new(endpoint).weight(0))));
     }
 
     /// Takes an endpoint away, with its connections.
-    pub fn old_endpoint(&mut self, id: &ServiceId, endpoint: SocketAddr) {
-        self.last.push(Write::Endpoint(Command::DelDestination, *id, endpoint, 0));
+    pub fn old_endpoint(&mut self, id: ServiceId, endpoint: SocketAddr) {
+        self.last.push(Write::Change(Change::DelDestination(id, endpoint)));
     }
 
     /// Puts an entry into a set, or gives it another mark.

@@ -40,6 +40,29 @@ pub fn save(v6: bool, table: &str) -> Result<String, RestoreError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Several tables as text, IPv4 or IPv6, in one process. One that the kernel does not have is empty.
+///
+/// # Errors
+/// If the program is missing or fails.
+pub fn save_all<const N: usize>(v6: bool, tables: [&str; N]) -> Result<[String; N], RestoreError> {
+    let program = if v6 { "ip6tables-save" } else { "iptables-save" };
+    let output = done(program, Command::new(program).stdin(Stdio::null()).output())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(tables.map(|table| of_table(&text, table)))
+}
+
+/// The part of a text that is about a table.
+fn of_table(text: &str, table: &str) -> String {
+    let (mut part, mut inside) = (String::new(), false);
+    for line in text.lines() {
+        inside = line.strip_prefix('*').map_or(inside, |name| name == table);
+        if inside {
+            part.extend([line, "\n"]);
+        }
+    }
+    part
+}
+
 /// Applies a text as `iptables-restore --noflush` does: chains that it declares are emptied first, all else stays. Each
 /// table is changed at once.
 ///
@@ -68,4 +91,17 @@ fn done(program: &'static str, output: io::Result<Output>) -> Result<Output, Res
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(RestoreError::Refused { program, said: said.split_whitespace().collect::<Vec<_>>().join(" ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_told_from_each_other() {
+        let text = "# Generated\n*nat\n:INPUT ACCEPT [0:0]\nCOMMIT\n*mangle\n-A INPUT -j ACCEPT\nCOMMIT\n";
+        assert_eq!(of_table(text, "nat"), "*nat\n:INPUT ACCEPT [0:0]\nCOMMIT\n");
+        assert_eq!(of_table(text, "mangle"), "*mangle\n-A INPUT -j ACCEPT\nCOMMIT\n");
+        assert_eq!(of_table(text, "filter"), "");
+    }
 }
