@@ -111,6 +111,7 @@
 //! | `clap`, `clap_complete`, `clap_mangen` | the command line, and from it completions for shells and manual pages |
 //! | `tracing`, `tracing-subscriber` | logs |
 //! | `ipnet` | prefixes |
+//! | `hashbrown` | tables of numbers whose keys are elsewhere, which the standard library's cannot be |
 //! | `regex` | interfaces by expression, as flannel's `--iface-regex` |
 //! | `thiserror`, `anyhow` | errors of libraries, errors of the program |
 //! | `sha2` | names of chains of iptables, which kube-proxy makes of SHA-256 |

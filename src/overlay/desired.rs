@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::diff::PROTOCOL;
 use super::facts::Facts;
+use super::reach::{By, Reach};
 use super::settings::{Backend, ExternalVtep, Settings};
 use super::underlay::{OnLink, Underlay, is_on_link};
 use crate::resolve::{Note, PerFamily};
@@ -208,11 +209,11 @@ fn external_device(settings: &Settings, local: &Local) -> Option<Device> {
     })
 }
 
-/// What the kernel should hold so that packets reach the pods of a node in a family, in the order of writing.
+/// How packets reach the pods of a node in a family.
 ///
 /// # Errors
 /// Why the node is no peer.
-pub fn objects(settings: &Settings, local: &Local, peer: &Facts, family: Family) -> Result<Vec<Object>, Apart> {
+pub fn reach(settings: &Settings, local: &Local, peer: &Facts, family: Family) -> Result<Reach, Apart> {
     let half = local.halves[family].as_ref().filter(|_| peer.managed).ok_or(Apart::Silent)?;
     let (Some(pods), Some(end)) = (peer.pods[family], peer.public[family]) else { return Err(Apart::Silent) };
     let trouble = |reason, what: String| Apart::Trouble(reason, format!("{what}; its pods are not reached from here"));
@@ -237,7 +238,7 @@ pub fn objects(settings: &Settings, local: &Local, peer: &Facts, family: Family)
         Backend::Vxlan | Backend::VxlanLwt => *peer.backend == *Backend::HostGw.annotation() && on_link(),
     };
     if direct {
-        return Ok(vec![(Key::Route(pods), Value::Direct(half.underlay.index, end))]);
+        return Ok(Reach { pods, by: By::Gateway(half.underlay.index, end) });
     }
     let Some(vtep) = peer.vtep[family] else {
         let what = format!("it has backend {:?} and no VXLAN device in its annotations", peer.backend);
@@ -251,33 +252,26 @@ pub fn objects(settings: &Settings, local: &Local, peer: &Facts, family: Family)
         let what = format!("its device has the same Ethernet address {} as this node's", vtep.mac);
         return Err(trouble(Note::OVERLAY_CONFLICT, what));
     }
-    Ok(tunnelled(settings, family, pods, &ExternalVtep { cidr: pods, endpoint: end, mac: vtep.mac, vni: settings.vni }))
+    Ok(tunnelled(settings, family, &ExternalVtep { cidr: pods, endpoint: end, mac: vtep.mac, vni: settings.vni }))
 }
 
-/// What the kernel should hold for an external tunnel end; empty if this node takes no part in its family.
+/// How packets reach what is behind an external tunnel end; `None` if this node takes no part in its family.
 #[must_use]
-pub fn external_objects(settings: &Settings, local: &Local, vtep: &ExternalVtep) -> Vec<Object> {
+pub fn external_reach(settings: &Settings, local: &Local, vtep: &ExternalVtep) -> Option<Reach> {
     let family = Family::of(vtep.endpoint);
-    if !settings.backend.tunnels() || local.halves[family].is_none() {
-        return Vec::new();
-    }
-    tunnelled(settings, family, vtep.cidr, vtep)
+    let takes_part = settings.backend.tunnels() && local.halves[family].is_some();
+    takes_part.then(|| tunnelled(settings, family, vtep))
 }
 
-fn tunnelled(settings: &Settings, outer: Family, pods: IpNet, end: &ExternalVtep) -> Vec<Object> {
-    let lwt = settings.backend == Backend::VxlanLwt;
+fn tunnelled(settings: &Settings, outer: Family, to: &ExternalVtep) -> Reach {
     let main = main(settings.backend, outer);
-    let tunnel = if lwt || end.vni == settings.vni { main } else { Tunnel::Vni(outer, end.vni) };
-    let gateway = pods.network();
-    let neighbour = (Key::Neighbour(tunnel, gateway), Value::Mac(end.mac));
-    if lwt {
-        return vec![neighbour, (Key::Route(pods), Value::Packed(tunnel, end.vni, end.endpoint))];
-    }
-    vec![
-        neighbour,
-        (Key::Forwarding(tunnel, end.mac), Value::End(end.endpoint)),
-        (Key::Route(pods), Value::Through(tunnel)),
-    ]
+    let by = if settings.backend == Backend::VxlanLwt {
+        By::Packed(main, to.mac, to.vni, to.endpoint)
+    } else {
+        let tunnel = if to.vni == settings.vni { main } else { Tunnel::Vni(outer, to.vni) };
+        By::Tunnel(tunnel, to.mac, to.endpoint)
+    };
+    Reach { pods: to.cidr, by }
 }
 
 /// Routes behind all others that keep packets to pods of nobody from the default gateway.

@@ -7,6 +7,7 @@ use fairlead_plan::Family;
 use ipnet::IpNet;
 
 use super::desired::{Device, Key, Tunnel, Value};
+use super::holdings::Place;
 use super::peers::Peers;
 
 /// The protocol number of our routes, by which everybody can tell them: `ip route show proto 76`. Free in
@@ -72,19 +73,6 @@ pub fn device_family(link: &Link) -> Option<Family> {
     link.name.strip_prefix("flannel-v6.").is_some_and(is_vni).then_some(Family::V6)
 }
 
-/// What was found on our devices, and our routes.
-#[derive(Debug, Default)]
-pub struct Observed {
-    /// Neighbours on our devices.
-    pub neighbours: Vec<Neighbour>,
-    /// Forwarding entries of our devices.
-    pub forwarding: Vec<Forwarding>,
-    /// Routes of our protocol, and all routes through our devices.
-    pub routes: Vec<Route>,
-    /// Whether devices learn, so that entries come by themselves.
-    pub learning: bool,
-}
-
 /// What differs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Drift {
@@ -96,56 +84,93 @@ pub struct Drift {
     pub fallbacks: Vec<Write>,
 }
 
-/// Compares. `fallbacks` are wanted routes that belong to no peer.
-#[must_use]
-pub fn drift(peers: &Peers, fallbacks: &[Route], observed: &Observed, indices: &Indices) -> Drift {
-    let tunnels: BTreeMap<u32, Tunnel> = indices.iter().map(|(tunnel, index)| (*index, *tunnel)).collect();
-    let found = observed.routes.len() + observed.forwarding.len() + observed.neighbours.len();
-    let mut right = Vec::with_capacity(found);
-    let mut drift = Drift::default();
-    let absent = fallbacks.iter().filter(|route| !observed.routes.contains(route));
-    drift.fallbacks = absent.map(|route| Write::SetRoute(*route)).collect();
-    for route in observed.routes.iter().filter(|route| !fallbacks.contains(route)) {
+/// A comparison that is told of one thing of the kernel after another, so that never all of them are in memory.
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    peers: &'a Peers,
+    fallbacks: &'a [Route],
+    indices: &'a Indices,
+    tunnels: BTreeMap<u32, Tunnel>,
+    /// Whether devices learn, so that entries come by themselves.
+    learning: bool,
+    /// What is as wanted, by its place.
+    right: Vec<bool>,
+    /// The fallbacks that are there.
+    present: Vec<Route>,
+    extra: Vec<Write>,
+}
+
+impl<'a> Comparison<'a> {
+    /// Nothing is there yet. `fallbacks` are wanted routes that belong to no peer.
+    #[must_use]
+    pub fn new(peers: &'a Peers, fallbacks: &'a [Route], indices: &'a Indices, learning: bool) -> Self {
+        let tunnels = indices.iter().map(|(tunnel, index)| (*index, *tunnel)).collect();
+        Self { peers, fallbacks, indices, tunnels, learning, right: Vec::new(), present: Vec::new(), extra: Vec::new() }
+    }
+
+    fn is_right(&mut self, key: &Key) {
+        let Some(place) = self.peers.place(key).map(Place::index) else { return };
+        if self.right.len() <= place {
+            self.right.resize(place + 1, false);
+        }
+        self.right[place] = true;
+    }
+
+    /// A route of our protocol, or one through our devices.
+    pub fn route(&mut self, route: &Route) {
+        if self.fallbacks.contains(route) {
+            self.present.push(*route);
+            return;
+        }
         let key = Key::Route(route.destination);
-        let wanted = peers.get(&key).and_then(|(value, _)| rendered(key, value, indices));
+        let wanted = self.peers.get(&key).and_then(|(value, _)| rendered(key, value, self.indices));
         if wanted == Some(Write::SetRoute(*route)) {
-            right.push(key);
-        } else if is_ours(route, &tunnels) && !(wanted.is_some() && route.metric == metric(key)) {
-            drift.extra.push(Write::DeleteRoute(*route));
+            self.is_right(&key);
+        } else if is_ours(route, &self.tunnels) && !(wanted.is_some() && route.metric == metric(key)) {
+            self.extra.push(Write::DeleteRoute(*route));
         }
     }
-    for entry in &observed.forwarding {
-        let Some(tunnel) = tunnels.get(&entry.index) else { continue };
+
+    /// A forwarding entry of a device.
+    pub fn forwarding(&mut self, entry: &Forwarding) {
+        let Some(tunnel) = self.tunnels.get(&entry.index) else { return };
         let key = Key::Forwarding(*tunnel, entry.mac);
-        match peers.get(&key) {
-            Some((Value::End(end), _)) if agrees(entry, end) => right.push(key),
+        match self.peers.get(&key) {
+            Some((Value::End(end), _)) if agrees(entry, end) => self.is_right(&key),
             Some(_) => {}
-            None if observed.learning && !entry.permanent => {}
-            None => drift.extra.push(Write::DeleteForwarding(entry.index, entry.mac)),
+            None if self.learning && !entry.permanent => {}
+            None => self.extra.push(Write::DeleteForwarding(entry.index, entry.mac)),
         }
     }
-    for entry in &observed.neighbours {
-        let Some(tunnel) = tunnels.get(&entry.index) else { continue };
+
+    /// A neighbour on a device.
+    pub fn neighbour(&mut self, entry: &Neighbour) {
+        let Some(tunnel) = self.tunnels.get(&entry.index) else { return };
         let key = Key::Neighbour(*tunnel, entry.addr);
-        match peers.get(&key) {
-            Some((Value::Mac(mac), _)) if entry.permanent && entry.mac == Some(mac) => right.push(key),
-            None if entry.permanent => drift.extra.push(Write::DeleteNeighbour(entry.index, entry.addr)),
+        match self.peers.get(&key) {
+            Some((Value::Mac(mac), _)) if entry.permanent && entry.mac == Some(mac) => self.is_right(&key),
+            None if entry.permanent => self.extra.push(Write::DeleteNeighbour(entry.index, entry.addr)),
             _ => {}
         }
     }
-    // Both are in order: what is missing comes out by going through them side by side.
-    right.sort_unstable();
-    let mut right = right.into_iter().peekable();
-    let is_right = |key: &Key| {
-        while right.next_if(|found| found < key).is_some() {}
-        right.peek() == Some(key)
-    };
-    drift.missing = missing(peers, is_right);
-    drift
-}
 
-fn missing(peers: &Peers, mut is_right: impl FnMut(&Key) -> bool) -> Vec<Key> {
-    peers.wanted().map(|(key, ..)| key).filter(|key| !is_right(key)).collect()
+    /// What differs, now that everything was told.
+    #[must_use]
+    pub fn drift(mut self) -> Drift {
+        let is_right = |place: Place| self.right.get(place.index()).is_some_and(|right| *right);
+        let missing = self.peers.wanted().filter(|(place, ..)| !is_right(*place)).map(|(_, (key, _), _)| key);
+        let mut missing: Vec<_> = missing.collect();
+        missing.sort_unstable();
+        let absent = self.fallbacks.iter().filter(|route| !self.present.contains(route));
+        let fallbacks = absent.map(|route| Write::SetRoute(*route)).collect();
+        // Routes before forwarding entries before neighbours.
+        self.extra.sort_by_key(|write| match write {
+            Write::DeleteRoute(_) => 0,
+            Write::DeleteForwarding(..) => 1,
+            _ => 2,
+        });
+        Drift { missing, extra: self.extra, fallbacks }
+    }
 }
 
 /// Whether an entry does what is wanted.

@@ -1,81 +1,122 @@
-//! Who has what in the kernel: each thing once, found by its key and by its peer. Made small for thousands of peers. Pure.
+//! Who has what in the kernel: each thing once, found by its key and by its peer. Made small for thousands of peers: what a
+//! peer has follows from how it is reached, so that the tables hold numbers alone. Pure.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 
+use hashbrown::HashTable;
 use ipnet::IpNet;
 
 use super::desired::{Key, Object, Value};
 use super::peers::PeerId;
+use super::reach::Reach;
 
 /// A number of a peer that has something; given again when it has nothing any more.
 type Number = u32;
+
+/// One thing that a peer has: the peer's number, and which of its things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u32);
+
+impl Place {
+    /// A peer has three things at most.
+    const BITS: u32 = 2;
+
+    fn new(number: Number, at: usize) -> Self {
+        Self(number << Self::BITS | u32::try_from(at).expect("one of three"))
+    }
+
+    const fn number(self) -> Number {
+        self.0 >> Self::BITS
+    }
+
+    const fn at(self) -> usize {
+        (self.0 & ((1 << Self::BITS) - 1)) as usize
+    }
+
+    /// Different for all places, and small.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// A peer and what it has.
 #[derive(Debug)]
 struct Holding {
     peer: PeerId,
-    objects: Box<[Object]>,
-    end: Option<IpAddr>,
+    reach: Reach,
+    /// Whether it is a node, and not an external tunnel end.
+    is_node: bool,
 }
 
-/// What all peers have. Trees and not hash tables: these are half empty after they have grown.
+/// What all peers have.
 #[derive(Debug, Default)]
 pub struct Holdings {
-    owners: BTreeMap<Key, Number>,
-    numbers: BTreeMap<PeerId, Number>,
+    owners: HashTable<Place>,
+    numbers: HashTable<Number>,
     holdings: Vec<Option<Holding>>,
     free: Vec<Number>,
+    hasher: RandomState,
+}
+
+fn holding(holdings: &[Option<Holding>], number: Number) -> Option<&Holding> {
+    holdings.get(number as usize)?.as_ref()
+}
+
+fn object(holdings: &[Option<Holding>], place: Place) -> Option<Object> {
+    holding(holdings, place.number())?.reach.objects().nth(place.at())
+}
+
+fn is_at(holdings: &[Option<Holding>], place: Place, key: &Key) -> bool {
+    object(holdings, place).is_some_and(|(of, _)| of == *key)
 }
 
 impl Holdings {
-    fn at(&self, number: Number) -> Option<&Holding> {
-        self.holdings.get(number as usize)?.as_ref()
-    }
-
-    fn value(&self, key: &Key, number: Number) -> Option<(Value, &PeerId)> {
-        let holding = self.at(number)?;
-        holding.objects.iter().find(|(of, _)| of == key).map(|(_, value)| (*value, &holding.peer))
+    /// Where a key is.
+    pub fn place(&self, key: &Key) -> Option<Place> {
+        self.owners.find(self.hasher.hash_one(key), |place| is_at(&self.holdings, *place, key)).copied()
     }
 
     /// What a key should be, and for whom.
     pub fn get(&self, key: &Key) -> Option<(Value, &PeerId)> {
-        self.value(key, *self.owners.get(key)?)
+        let place = self.place(key)?;
+        let holding = holding(&self.holdings, place.number())?;
+        holding.reach.objects().nth(place.at()).map(|(_, value)| (value, &holding.peer))
     }
 
-    /// Everything, in the order of keys.
-    pub fn wanted(&self) -> impl Iterator<Item = (Key, Value, &PeerId)> {
-        self.owners.iter().filter_map(|(key, number)| {
-            let (value, peer) = self.value(key, *number)?;
-            Some((*key, value, peer))
+    /// Everything and where it is, in no order.
+    pub fn wanted(&self) -> impl Iterator<Item = (Place, Object, &PeerId)> {
+        let all = self.holdings.iter().zip(0..).filter_map(|(holding, number)| Some((holding.as_ref()?, number)));
+        all.flat_map(|(holding, number)| {
+            let objects = holding.reach.objects().enumerate();
+            objects.map(move |(at, object)| (Place::new(number, at), object, &holding.peer))
         })
     }
 
-    /// The prefixes to which there are routes, in order.
-    pub fn routes(&self) -> impl Iterator<Item = IpNet> {
-        let first = Key::Route(IpNet::new_assert(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-        self.owners.range(first..).filter_map(|(key, _)| if let Key::Route(net) = key { Some(*net) } else { None })
+    /// The prefixes of all peers, in no order.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.holdings.iter().flatten().map(|holding| holding.reach.pods)
     }
 
-    /// Where tunnels to peers end, in no order.
+    /// Where tunnels to peers that are nodes end, or the nodes themselves, in no order.
     pub fn ends(&self) -> impl Iterator<Item = IpAddr> {
-        self.holdings.iter().flatten().filter_map(|holding| holding.end)
+        self.holdings.iter().flatten().filter(|holding| holding.is_node).map(|holding| holding.reach.end())
     }
 
-    /// Each peer and what it has.
-    pub fn iter(&self) -> impl Iterator<Item = (&PeerId, &[Object])> {
-        self.holdings.iter().flatten().map(|holding| (&holding.peer, &*holding.objects))
+    /// How a peer is reached.
+    pub fn of(&self, peer: &PeerId) -> Option<Reach> {
+        holding(&self.holdings, self.number(peer)?).map(|holding| holding.reach)
     }
 
-    /// What a peer has.
-    pub fn of(&self, peer: &PeerId) -> &[Object] {
-        let holding = self.numbers.get(peer).and_then(|number| self.at(*number));
-        holding.map(|holding| &*holding.objects).unwrap_or_default()
+    fn number(&self, peer: &PeerId) -> Option<Number> {
+        let is_of = |number: &Number| holding(&self.holdings, *number).is_some_and(|holding| holding.peer == *peer);
+        self.numbers.find(self.hasher.hash_one(peer), is_of).copied()
     }
 
-    /// A peer that has nothing gets these, which nobody has. `end` is where tunnels to it end, if it is a node.
-    pub fn put(&mut self, peer: &PeerId, objects: &[Object], end: Option<IpAddr>) {
-        let holding = Some(Holding { peer: peer.clone(), objects: objects.into(), end });
+    /// A peer that has nothing gets what it is reached by, which nobody has.
+    pub fn put(&mut self, peer: &PeerId, reach: Reach, is_node: bool) {
+        let holding = Some(Holding { peer: peer.clone(), reach, is_node });
         let number = match self.free.pop() {
             Some(number) => {
                 self.holdings[number as usize] = holding;
@@ -86,18 +127,31 @@ impl Holdings {
                 Number::try_from(self.holdings.len() - 1).expect("fewer nodes than addresses of IPv4")
             }
         };
-        self.owners.extend(objects.iter().map(|(key, _)| (*key, number)));
-        self.numbers.insert(peer.clone(), number);
+        let Self { owners, numbers, holdings, hasher, .. } = self;
+        for (at, (key, _)) in reach.objects().enumerate() {
+            let hash_of = |place: &Place| object(holdings, *place).map_or(0, |(key, _)| hasher.hash_one(key));
+            owners.insert_unique(hasher.hash_one(key), Place::new(number, at), hash_of);
+        }
+        let hash_of =
+            |number: &Number| holdings[*number as usize].as_ref().map_or(0, |holding| hasher.hash_one(&holding.peer));
+        numbers.insert_unique(hasher.hash_one(peer), number, hash_of);
     }
 
     /// Takes everything from a peer; `None` if it has nothing.
-    pub fn take(&mut self, peer: &PeerId) -> Option<Box<[Object]>> {
-        let number = self.numbers.remove(peer)?;
-        let holding = self.holdings.get_mut(number as usize)?.take()?;
-        self.free.push(number);
-        for (key, _) in &holding.objects {
-            self.owners.remove(key);
+    pub fn take(&mut self, peer: &PeerId) -> Option<Reach> {
+        let number = self.number(peer)?;
+        let Self { owners, numbers, holdings, hasher, .. } = self;
+        if let Ok(entry) = numbers.find_entry(hasher.hash_one(peer), |of| *of == number) {
+            entry.remove();
         }
-        Some(holding.objects)
+        let reach = holding(holdings, number)?.reach;
+        for (at, (key, _)) in reach.objects().enumerate() {
+            if let Ok(entry) = owners.find_entry(hasher.hash_one(key), |place| *place == Place::new(number, at)) {
+                entry.remove();
+            }
+        }
+        self.holdings[number as usize] = None;
+        self.free.push(number);
+        Some(reach)
     }
 }

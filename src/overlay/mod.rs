@@ -42,6 +42,7 @@ mod outside;
 pub mod peers;
 pub mod probe;
 mod publish;
+mod reach;
 mod retry;
 pub mod rules;
 pub mod selftest;

@@ -1,4 +1,4 @@
-//! What the kernel holds now: the machine around the overlay, and what is on our devices.
+//! What the kernel holds now: the machine around the overlay, and how what is on our devices differs from what is wanted.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use fairlead_plan::Family;
 use ipnet::IpNet;
 
 use super::desired::{Key, Tunnel};
-use super::diff::{Indices, Observed, PROTOCOL};
+use super::diff::{Comparison, Drift, Indices, PROTOCOL};
 use super::peers::Peers;
 use super::underlay::{Machine, OnLink};
 
@@ -40,26 +40,26 @@ pub fn on_link(kernel: &mut Rtnl, family: Family, index: u32) -> Result<Vec<OnLi
     Ok(others.map(|route| OnLink { destination: route.destination, direct: direct(route.hop) }).collect())
 }
 
-/// Reads our routes and all that is on our devices.
+/// Compares our routes and all that is on our devices with what is wanted, one kind and family after the other.
 ///
 /// # Errors
 /// As [`machine`].
-pub fn observe(kernel: &mut Rtnl, indices: &Indices, learning: bool) -> Result<Observed, RtnlError> {
-    let mut observed = Observed { learning, ..Observed::default() };
+pub fn compare(kernel: &mut Rtnl, indices: &Indices, mut comparison: Comparison<'_>) -> Result<Drift, RtnlError> {
     for ipv6 in [false, true] {
         let ours = RouteFilter { ipv6, table: TABLE_MAIN, protocol: Some(PROTOCOL), index: None };
-        observed.routes.extend(kernel.routes(ours)?);
+        kernel.routes(ours)?.iter().for_each(|route| comparison.route(route));
         for index in indices.values() {
             let through = RouteFilter { protocol: None, index: Some(*index), ..ours };
-            let others = kernel.routes(through)?;
-            observed.routes.extend(others.into_iter().filter(|route| route.protocol != PROTOCOL));
+            let routes = kernel.routes(through)?;
+            let others = routes.iter().filter(|route| route.protocol != PROTOCOL);
+            others.for_each(|route| comparison.route(route));
         }
     }
     for index in indices.values() {
-        observed.neighbours.extend(kernel.neighbours(*index)?);
-        observed.forwarding.extend(kernel.forwarding(*index)?);
+        kernel.neighbours(*index)?.iter().for_each(|entry| comparison.neighbour(entry));
+        kernel.forwarding(*index)?.iter().for_each(|entry| comparison.forwarding(entry));
     }
-    Ok(observed)
+    Ok(comparison.drift())
 }
 
 /// The prefixes of peers for which others have made routes. Reads the whole main table.

@@ -13,7 +13,8 @@ use ipnet::IpNet;
 
 use super::desired::{self, Apart, Key, Local, Object, Value};
 use super::facts::{Facts, Rank};
-use super::holdings::Holdings;
+use super::holdings::{Holdings, Place};
+use super::reach::Reach;
 use super::settings::Settings;
 use crate::resolve::{Note, PerFamily};
 
@@ -58,9 +59,15 @@ struct Node {
 }
 
 impl Peers {
-    /// What is wanted, with the peer for which it is, in the order of writing.
-    pub fn wanted(&self) -> impl Iterator<Item = (Key, Value, &PeerId)> {
+    /// What is wanted and where it is kept, with the peer for which it is, in no order.
+    pub fn wanted(&self) -> impl Iterator<Item = (Place, Object, &PeerId)> {
         self.holdings.wanted()
+    }
+
+    /// Where a key is kept; `None` if it is not wanted.
+    #[must_use]
+    pub fn place(&self, key: &Key) -> Option<Place> {
+        self.holdings.place(key)
     }
 
     /// What a key should be.
@@ -69,14 +76,9 @@ impl Peers {
         self.holdings.get(key)
     }
 
-    /// The peers that have a way in the kernel or should have one.
-    pub fn placed(&self) -> impl Iterator<Item = (&PeerId, impl Iterator<Item = Key>)> {
-        self.holdings.iter().map(|(peer, objects)| (peer, objects.iter().map(|(key, _)| *key)))
-    }
-
     /// What a peer has.
     pub fn keys(&self, peer: &PeerId) -> impl Iterator<Item = Key> {
-        self.holdings.of(peer).iter().map(|(key, _)| *key)
+        self.holdings.of(peer).into_iter().flat_map(Reach::objects).map(|(key, _)| key)
     }
 
     /// A number that is another one after everything that may have changed who is a peer, or why not.
@@ -103,7 +105,9 @@ impl Peers {
     #[must_use]
     pub fn prefixes_outside(&self, networks: PerFamily<Option<IpNet>>) -> Vec<IpNet> {
         let inside = |net: &IpNet| networks[Family::of(net.addr())].is_some_and(|network| network.contains(net));
-        self.holdings.routes().filter(|net| !inside(net)).collect()
+        let mut outside: Vec<_> = self.holdings.prefixes().filter(|net| !inside(net)).collect();
+        outside.sort_unstable();
+        outside
     }
 
     /// What is known about the node of a peer.
@@ -189,16 +193,16 @@ impl Peers {
         }
         while let Some((rank, family)) = queue.pop_first() {
             let peer = PeerId { name: Arc::clone(rank.name()), family };
-            let trouble = match self.objects(&round, &peer) {
+            let trouble = match self.reach(&round, &peer) {
                 Err(Apart::Silent) => None,
                 Err(Apart::Trouble(reason, text)) => Some((reason, text)),
-                Ok(objects) => match self.better_owner(settings, &rank, &peer, &objects) {
+                Ok(reach) => match self.better_owner(settings, &rank, &peer, reach) {
                     Some((owner, key)) => {
                         self.losers.insert((rank, family));
                         Some((Note::OVERLAY_CONFLICT, lost(&owner, key)))
                     }
                     None => {
-                        self.seize(&rank, &peer, &objects, &mut queue, &mut round);
+                        self.seize(&rank, &peer, reach, &mut queue, &mut round);
                         None
                     }
                 },
@@ -218,32 +222,26 @@ impl Peers {
         }
     }
 
-    fn objects(&self, round: &Round<'_>, peer: &PeerId) -> Result<Vec<Object>, Apart> {
+    fn reach(&self, round: &Round<'_>, peer: &PeerId) -> Result<Reach, Apart> {
         match self.nodes.get(&peer.name) {
-            Some(node) => desired::objects(round.settings, round.local, &node.facts, peer.family),
+            Some(node) => desired::reach(round.settings, round.local, &node.facts, peer.family),
             None => {
                 let of_peer = |vtep: &&super::settings::ExternalVtep| {
                     *vtep.cidr.to_string() == *peer.name && Family::of(vtep.cidr.addr()) == peer.family
                 };
                 let vtep = round.settings.external.iter().find(of_peer).ok_or(Apart::Silent)?;
-                Ok(desired::external_objects(round.settings, round.local, vtep))
+                desired::external_reach(round.settings, round.local, vtep).ok_or(Apart::Silent)
             }
         }
     }
 
     /// Another peer of better rank that has one of these.
-    fn better_owner(
-        &self,
-        settings: &Settings,
-        rank: &Rank,
-        peer: &PeerId,
-        objects: &[Object],
-    ) -> Option<(PeerId, Key)> {
+    fn better_owner(&self, settings: &Settings, rank: &Rank, peer: &PeerId, reach: Reach) -> Option<(PeerId, Key)> {
         // The route first: its prefix says most.
-        objects.iter().rev().find_map(|(key, _)| {
-            let (_, owner) = self.holdings.get(key).filter(|(_, owner)| *owner != peer)?;
+        reach.objects().rev().find_map(|(key, _)| {
+            let (_, owner) = self.holdings.get(&key).filter(|(_, owner)| *owner != peer)?;
             let stronger = self.rank(settings, owner).is_some_and(|of_owner| of_owner < *rank);
-            stronger.then(|| (owner.clone(), *key))
+            stronger.then(|| (owner.clone(), key))
         })
     }
 
@@ -252,12 +250,12 @@ impl Peers {
         &mut self,
         rank: &Rank,
         peer: &PeerId,
-        objects: &[Object],
+        reach: Reach,
         queue: &mut BTreeSet<(Rank, Family)>,
         round: &mut Round<'_>,
     ) {
-        for (key, _) in objects {
-            let Some((_, owner)) = self.holdings.get(key) else { continue };
+        for (key, _) in reach.objects() {
+            let Some((_, owner)) = self.holdings.get(&key) else { continue };
             let owner = owner.clone();
             self.release(&owner, round);
             if owner != *peer
@@ -271,19 +269,18 @@ impl Peers {
                 }
             }
         }
-        for (key, _) in objects {
-            round.was(*key, None);
+        for (key, _) in reach.objects() {
+            round.was(key, None);
         }
-        let end = self.nodes.get(&peer.name).and_then(|node| node.facts.public[peer.family]);
-        self.holdings.put(peer, objects, end);
+        self.holdings.put(peer, reach, self.nodes.contains_key(&peer.name));
         self.counts[peer.family] += 1;
     }
 
     /// Gives up what a peer has, and remembers what it was.
     fn release(&mut self, peer: &PeerId, round: &mut Round<'_>) {
-        let Some(objects) = self.holdings.take(peer) else { return };
+        let Some(reach) = self.holdings.take(peer) else { return };
         self.counts[peer.family] -= 1;
-        for (key, value) in objects {
+        for (key, value) in reach.objects() {
             round.was(key, Some(value));
         }
     }

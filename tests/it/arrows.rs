@@ -26,6 +26,7 @@ const SHIPPED: [(&str, &[&str]); 7] = [
             "fairlead-nft",
             "fairlead-plan",
             "futures",
+            "hashbrown",
             "http-body-util",
             "hyper",
             "hyper-util",

@@ -3,14 +3,15 @@ use fairlead_plan::Family;
 use serde_json::json;
 
 use super::build::{addr, annotate, facts, local, mac, node, settings};
-use crate::overlay::desired::{Apart, Key, Tunnel, Value, derived_mac, devices, external_objects, objects};
+use crate::overlay::desired::{Apart, Key, Tunnel, Value, derived_mac, devices, external_reach, reach};
+use crate::overlay::reach::Reach;
 use crate::overlay::{Backend, ExternalVtep, Settings};
 use crate::resolve::Note;
 
 const V4: Tunnel = Tunnel::Main(Family::V4);
 
 fn of(settings: &Settings, node: &serde_json::Value) -> Result<Vec<(Key, Value)>, Apart> {
-    objects(settings, &local(), &facts(node), Family::V4)
+    reach(settings, &local(), &facts(node), Family::V4).map(|reach| reach.objects().collect())
 }
 
 #[test]
@@ -46,7 +47,8 @@ fn a_peer_on_the_link_is_routed_to_and_another_is_refused_or_tunnelled() {
 fn an_encapsulating_route_needs_no_forwarding_entry_and_over_ipv6_a_checksum() {
     let settings = settings(Backend::VxlanLwt);
     for (family, end, checksummed) in [(Family::V4, "192.168.0.2", false), (Family::V6, "fd00:168::2", true)] {
-        let objects = objects(&settings, &local(), &facts(&node(2)), family).unwrap();
+        let reach = reach(&settings, &local(), &facts(&node(2)), family).unwrap();
+        let objects: Vec<_> = reach.objects().collect();
         let [(Key::Neighbour(V4, _), _), (key, value @ Value::Packed(V4, 1, _))] = objects[..] else {
             panic!("{objects:?}")
         };
@@ -128,7 +130,7 @@ fn an_external_tunnel_end_with_another_network_has_a_device_of_its_own() {
     assert_eq!(names, [("flannel.1".into(), false), ("flannel.2".into(), true), ("flannel-v6.1".into(), false)]);
     let tunnel = Tunnel::Vni(Family::V4, 2);
     assert_eq!(
-        external_objects(&settings, &local(), &vtep)[1],
+        external_reach(&settings, &local(), &vtep).into_iter().flat_map(Reach::objects).nth(1).unwrap(),
         (Key::Forwarding(tunnel, mac(9)), Value::End(addr("192.168.0.9")))
     );
 }

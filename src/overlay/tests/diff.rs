@@ -5,7 +5,7 @@ use fairlead_plan::Family;
 
 use super::build::{addr, facts, link, local, mac, node, settings};
 use crate::overlay::desired::{self, Key, Tunnel, devices};
-use crate::overlay::diff::{DeviceStep, Drift, Indices, Observed, PROTOCOL, device_step, drift, rendered};
+use crate::overlay::diff::{Comparison, DeviceStep, Drift, Indices, PROTOCOL, device_step, rendered};
 use crate::overlay::peers::Peers;
 use crate::overlay::{Backend, Settings};
 use crate::resolve::PerFamily;
@@ -15,6 +15,23 @@ const INDICES: [u32; 2] = [10, 11];
 
 fn indices() -> Indices {
     Family::BOTH.into_iter().map(Tunnel::Main).zip(INDICES).collect()
+}
+
+/// What was found on our devices, and our routes.
+#[derive(Default)]
+struct Observed {
+    neighbours: Vec<Neighbour>,
+    forwarding: Vec<Forwarding>,
+    routes: Vec<Route>,
+    learning: bool,
+}
+
+fn drift(peers: &Peers, fallbacks: &[Route], observed: &Observed, indices: &Indices) -> Drift {
+    let mut comparison = Comparison::new(peers, fallbacks, indices, observed.learning);
+    observed.routes.iter().for_each(|route| comparison.route(route));
+    observed.neighbours.iter().for_each(|entry| comparison.neighbour(entry));
+    observed.forwarding.iter().for_each(|entry| comparison.forwarding(entry));
+    comparison.drift()
 }
 
 fn peers() -> Peers {
@@ -28,7 +45,7 @@ fn peers() -> Peers {
 /// A kernel that holds exactly what is wanted.
 fn perfect(peers: &Peers) -> Observed {
     let mut observed = Observed::default();
-    for (key, value, _) in peers.wanted() {
+    for (_, (key, value), _) in peers.wanted() {
         match rendered(key, value, &indices()).unwrap() {
             Write::SetNeighbour(index, addr, mac) => {
                 observed.neighbours.push(Neighbour { index, addr, mac: Some(mac), permanent: true });

@@ -7,6 +7,7 @@ use fairlead_kernel::route::{Refusal, RtnlError, Write};
 
 use super::Worker;
 use crate::overlay::desired::{self, Key};
+use crate::overlay::diff::Comparison;
 use crate::overlay::peers::PeerId;
 use crate::overlay::{diff, observe};
 use crate::resolve::Note;
@@ -19,12 +20,12 @@ const STRANGERS: usize = 4;
 impl Worker {
     /// Compares what is on the devices, writes what differs, and says how much that was.
     pub(super) fn settle_objects(&mut self) -> Result<usize, RtnlError> {
-        let observed = observe::observe(&mut self.kernel, &self.indices, self.settings.learning)?;
         let fallbacks = desired::fallbacks(&self.settings, &self.local);
-        let drift = diff::drift(&self.peers, &fallbacks, &observed, &self.indices);
-        drop(observed);
+        let comparison = Comparison::new(&self.peers, &fallbacks, &self.indices, self.settings.learning);
+        let drift = observe::compare(&mut self.kernel, &self.indices, comparison)?;
         let now = Instant::now();
-        let missing: Vec<_> = drift.missing.into_iter().filter(|key| self.may_try(key, now)).collect();
+        let mut missing = drift.missing;
+        missing.retain(|key| self.may_try(key, now));
         let others = drift.extra.len() + drift.fallbacks.len();
         self.outside.drift(&missing, &drift.extra);
         self.write(&missing, [drift.extra, drift.fallbacks].concat())?;

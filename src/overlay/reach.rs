@@ -1,0 +1,59 @@
+//! How the pods of a peer are reached, and which things of the kernel that takes. Pure.
+
+use std::net::IpAddr;
+
+use fairlead_kernel::route::Mac;
+use ipnet::IpNet;
+
+use super::desired::{Key, Object, Tunnel, Value};
+
+/// The way to the pods of one peer in one family. It is kept for each of thousands of peers, and says everything once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The prefix of the pods.
+    pub pods: IpNet,
+    /// How packets get there.
+    pub by: By,
+}
+
+/// How packets get to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// By this gateway on the interface of this index.
+    Gateway(u32, IpAddr),
+    /// Through a device that finds where the tunnel ends by the Ethernet address of the device there.
+    Tunnel(Tunnel, Mac, IpAddr),
+    /// Through a device that the route tells the VXLAN network and where the tunnel ends.
+    Packed(Tunnel, Mac, u32, IpAddr),
+}
+
+impl Reach {
+    /// Where the tunnel ends, or the gateway: the peer itself.
+    #[must_use]
+    pub const fn end(self) -> IpAddr {
+        match self.by {
+            By::Gateway(_, end) | By::Tunnel(.., end) | By::Packed(.., end) => end,
+        }
+    }
+
+    /// What the kernel should hold, in the order of writing.
+    pub fn objects(self) -> impl DoubleEndedIterator<Item = Object> {
+        let Self { pods, by } = self;
+        // The base address of the peer's pods is that of its device.
+        let base = pods.network();
+        let objects = match by {
+            By::Gateway(index, gateway) => [None, None, Some((Key::Route(pods), Value::Direct(index, gateway)))],
+            By::Tunnel(tunnel, mac, end) => [
+                Some((Key::Neighbour(tunnel, base), Value::Mac(mac))),
+                Some((Key::Forwarding(tunnel, mac), Value::End(end))),
+                Some((Key::Route(pods), Value::Through(tunnel))),
+            ],
+            By::Packed(tunnel, mac, vni, end) => [
+                Some((Key::Neighbour(tunnel, base), Value::Mac(mac))),
+                None,
+                Some((Key::Route(pods), Value::Packed(tunnel, vni, end))),
+            ],
+        };
+        objects.into_iter().flatten()
+    }
+}
