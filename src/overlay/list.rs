@@ -86,6 +86,10 @@ pub fn read(kernel: &mut Rtnl) -> Result<Held, RtnlError> {
         held.neighbours.extend(kernel.neighbours(index)?);
         held.forwarding.extend(kernel.forwarding(index)?);
     }
+    // The daemon keeps it while it waits for answers.
+    held.routes.shrink_to_fit();
+    held.neighbours.shrink_to_fit();
+    held.forwarding.shrink_to_fit();
     Ok(held)
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
+use fairlead_kernel::memory;
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -35,7 +37,7 @@ struct Test {
     installed: watch::Receiver<Installed>,
     metrics: Arc<Metrics>,
     /// Who was complained about, and why.
-    said: BTreeSet<(String, &'static str)>,
+    said: BTreeSet<(Option<IpNet>, &'static str)>,
 }
 
 impl Test {
@@ -51,9 +53,15 @@ impl Test {
                     return;
                 }
             }
-            match probe::findings(&[], PATIENCE) {
-                Ok(findings) if self.tell(&findings) => return,
-                Ok(_) => {}
+            let (mut ways, mut silent) = (0, 0);
+            let asked = probe::in_portions(PATIENCE, |findings| {
+                ways += findings.len();
+                silent += self.complain(&findings);
+            });
+            memory::give_back();
+            match asked {
+                Ok(()) if self.tell(ways, silent) => return,
+                Ok(()) => {}
                 Err(error) => {
                     info!("overlay: whether peers answer cannot be tested: {error:#}");
                     return;
@@ -67,24 +75,29 @@ impl Test {
         }
     }
 
-    /// Says who does not answer; whether all do.
-    fn tell(&mut self, findings: &[Finding]) -> bool {
-        let silent: Vec<&Finding> = findings.iter().filter(|finding| is_silent(finding)).collect();
-        self.metrics.overlay_silent(silent.len());
-        for finding in &silent {
-            let pods = finding.prefix.map_or_else(|| "-".to_owned(), |prefix| prefix.to_string());
+    /// Says who does not answer, and counts them.
+    fn complain(&mut self, findings: &[Finding]) -> usize {
+        let silent = || findings.iter().filter(|finding| is_silent(finding));
+        for finding in silent() {
             let (cause, problem) = (finding.cause.unwrap_or_default(), finding.problem.as_deref().unwrap_or_default());
-            if self.said.insert((pods.clone(), cause)) {
+            if self.said.insert((finding.prefix, cause)) {
+                let pods = finding.prefix.map_or_else(|| "-".to_owned(), |prefix| prefix.to_string());
                 warn!("overlay: the way to the pods {pods} does not carry packets as it should: {problem}");
             }
         }
-        if silent.is_empty() {
+        silent().count()
+    }
+
+    /// Says how many there are; whether all answer.
+    fn tell(&self, ways: usize, silent: usize) -> bool {
+        self.metrics.overlay_silent(silent);
+        if silent == 0 {
             let again = if self.said.is_empty() { "" } else { " now" };
-            info!("overlay: all peers answer{again}; ways: {}", findings.len());
+            info!("overlay: all peers answer{again}; ways: {ways}");
         } else {
-            debug!(silent = silent.len(), ways = findings.len(), "overlay: some peers do not answer; asking again");
+            debug!(silent, ways, "overlay: some peers do not answer; asking again");
         }
-        silent.is_empty()
+        silent == 0
     }
 }
 

@@ -57,8 +57,8 @@ fn as_text<S: serde::Serializer>(mac: &Option<Mac>, to: S) -> Result<S::Ok, S::E
 /// All ways, by prefix; `nodes` are those that the caller knows of.
 #[must_use]
 pub fn ways(held: &Held, nodes: &[Facts]) -> Vec<Way> {
-    let mut used = Used::default();
-    let mut ways: Vec<Way> = held.routes.iter().filter_map(|route| way(held, route, &mut used)).collect();
+    let (found, mut used) = (Pieces::of(held), Used::default());
+    let mut ways: Vec<Way> = held.routes.iter().filter_map(|route| way(&found, route, &mut used)).collect();
     for way in &mut ways {
         name(way, nodes);
     }
@@ -68,6 +68,49 @@ pub fn ways(held: &Held, nodes: &[Facts]) -> Vec<Way> {
     ways
 }
 
+/// What was read, to be found by what routes and neighbours say.
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    links: &'a [Link],
+    /// By interface and address.
+    neighbours: Vec<&'a Neighbour>,
+    /// By interface and Ethernet address.
+    forwarding: Vec<&'a Forwarding>,
+}
+
+impl<'a> Pieces<'a> {
+    /// Puts them in order.
+    #[must_use]
+    pub fn of(held: &'a Held) -> Self {
+        let (mut neighbours, mut forwarding): (Vec<_>, Vec<_>) =
+            (held.neighbours.iter().collect(), held.forwarding.iter().collect());
+        neighbours.sort_by_key(|entry| (entry.index, entry.addr));
+        forwarding.sort_by_key(|entry| (entry.index, entry.mac));
+        Self { links: &held.links, neighbours, forwarding }
+    }
+
+    fn link(&self, index: u32) -> Option<&'a Link> {
+        self.links.iter().find(|link| link.index == index)
+    }
+
+    fn neighbour(&self, index: u32, addr: IpAddr) -> Option<&'a Neighbour> {
+        let at = self.neighbours.binary_search_by_key(&(index, addr), |entry| (entry.index, entry.addr)).ok()?;
+        Some(self.neighbours[at])
+    }
+
+    /// The first of those that a device has for an address: it may be told several ends.
+    fn forwarding(&self, index: u32, mac: Mac) -> Option<&'a Forwarding> {
+        let at = self.forwarding.partition_point(|entry| (entry.index, entry.mac) < (index, mac));
+        self.forwarding.get(at).copied().filter(|entry| (entry.index, entry.mac) == (index, mac))
+    }
+
+    /// The ways by these routes alone, as far as they can be told without the Nodes.
+    #[must_use]
+    pub fn ways(&self, routes: &[Route]) -> Vec<Way> {
+        routes.iter().filter_map(|route| way(self, route, &mut Used::default())).collect()
+    }
+}
+
 /// Neighbours and forwarding entries to which a route leads.
 #[derive(Debug, Default)]
 struct Used {
@@ -75,7 +118,7 @@ struct Used {
     forwarding: BTreeSet<(u32, Mac)>,
 }
 
-fn way(held: &Held, route: &Route, used: &mut Used) -> Option<Way> {
+fn way(found: &Pieces<'_>, route: &Route, used: &mut Used) -> Option<Way> {
     let mut way = Way { prefix: Some(route.destination), ..Way::default() };
     // The last of all routes, which keeps packets from the default gateway, leads to nobody on purpose.
     if route.hop == NextHop::Blackhole && route.metric == desired::LAST {
@@ -85,7 +128,7 @@ fn way(held: &Held, route: &Route, used: &mut Used) -> Option<Way> {
         way.drift.push("the route leads to no node".to_owned());
         return (route.protocol == PROTOCOL && route.table == TABLE_MAIN).then_some(way);
     };
-    let link = held.links.iter().find(|link| link.index == index)?;
+    let link = found.link(index)?;
     let tunnel = diff::device_family(link).is_some();
     if route.table != TABLE_MAIN || !(route.protocol == PROTOCOL || (tunnel && route.protocol == PROTOCOL_BOOT)) {
         return None;
@@ -98,7 +141,7 @@ fn way(held: &Held, route: &Route, used: &mut Used) -> Option<Way> {
         (way.mode, way.underlay) = (Backend::HostGw.name(), Some(gateway));
         return Some(way);
     }
-    let neighbour = held.neighbours.iter().find(|entry| (entry.index, entry.addr) == (index, gateway));
+    let neighbour = found.neighbour(index, gateway);
     used.neighbours.insert((index, gateway));
     way.mac = neighbour.and_then(|entry| entry.mac);
     if !neighbour.is_some_and(|entry| entry.permanent) {
@@ -113,7 +156,7 @@ fn way(held: &Held, route: &Route, used: &mut Used) -> Option<Way> {
     way.vni = link.vxlan.as_ref().map(|vxlan| vxlan.vni.into());
     if let Some(mac) = way.mac {
         used.forwarding.insert((index, mac));
-        let entry = held.forwarding.iter().find(|entry| (entry.index, entry.mac) == (index, mac));
+        let entry = found.forwarding(index, mac);
         way.underlay = entry.and_then(|entry| entry.destination);
         match entry {
             None => way.drift.push(format!("{} has no forwarding entry for {mac}", link.name)),

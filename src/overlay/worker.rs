@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use fairlead_kernel::memory;
 use fairlead_kernel::route::{Change, Mac, Rtnl, RtnlError};
 use fairlead_plan::Family;
 use ipnet::IpNet;
@@ -256,6 +257,10 @@ impl Worker {
                 self.failures = 0;
                 let took = started.elapsed();
                 self.outside.compared(took);
+                if self.told == 0 {
+                    // What the first comparison needed for a moment.
+                    memory::give_back();
+                }
                 // Somebody who fights us gets at most half of our time.
                 self.not_before = Instant::now() + took.max(GATHER);
             }

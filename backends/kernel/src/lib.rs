@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`ipset`] stands beside [`nft`] and [`conntrack`], on the same netlink; [`ask`] beside all of it, on raw sockets;
-//! [`local`] makes the socket in the file system by which a program is asked; [`memory`] gathers the heap in large pages.
+//! [`local`] makes the socket in the file system by which a program is asked; [`memory`] gathers the heap in large pages and gives back what is unused.
 //!
 //! What it does not do: it knows no plan, no service and no Kubernetes; it decides nothing, keeps no state of what it
 //! wrote, starts no threads and logs nothing. Every call blocks its thread, a large transaction for a tenth of a

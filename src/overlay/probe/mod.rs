@@ -24,7 +24,7 @@ use self::question::Subject;
 use self::rounds::{Ask, Rounds};
 use super::facts::Facts;
 use super::list;
-use super::ways::{self, Held};
+use super::ways::{self, Held, Pieces, Way};
 use crate::config::OverlayProbe;
 
 /// The small packet, bytes: an IPv6 header, that of ICMP, and some content.
@@ -35,6 +35,8 @@ const TRIES: u32 = 3;
 const SLACK: u32 = 20;
 /// But at least so long.
 const SHORTEST: Duration = Duration::from_millis(100);
+/// So many ways are asked about at a time by who must stay small.
+const PORTION: usize = 512;
 
 /// What became of one peer and family.
 #[derive(Debug, Clone, Serialize)]
@@ -122,16 +124,37 @@ fn row(finding: &Finding) -> [String; 8] {
 pub fn findings(nodes: &[Facts], patience: Duration) -> anyhow::Result<Vec<Finding>> {
     let mut kernel = Rtnl::open()?;
     let held = list::read(&mut kernel).context("reading the kernel")?;
-    let ways = ways::ways(&held, nodes);
-    let subjects: Vec<Option<Subject<'_>>> = ways.iter().map(|way| Subject::new(&held, way)).collect();
-    let mut findings: Vec<Finding> = ways.iter().map(finding).collect();
-    let to = subjects.iter().flatten().flat_map(|subject| [Some(subject.target), subject.way.underlay]).flatten();
-    let mut rounds = Rounds::open(to).context("opening raw sockets, which need CAP_NET_RAW")?;
+    ask(&mut kernel, &mut Rounds::new(), &held, &ways::ways(&held, nodes), patience)
+}
 
+/// Probes all peers to which there are routes, some at a time, so that thousands of them need no more memory, and passes on
+/// what became of each.
+///
+/// # Errors
+/// As [`findings`].
+pub fn in_portions(patience: Duration, mut tell: impl FnMut(Vec<Finding>)) -> anyhow::Result<()> {
+    let mut kernel = Rtnl::open()?;
+    let held = list::read(&mut kernel).context("reading the kernel")?;
+    let (found, mut rounds) = (Pieces::of(&held), Rounds::new());
+    for routes in held.routes.chunks(PORTION) {
+        tell(ask(&mut kernel, &mut rounds, &held, &found.ways(routes), patience)?);
+    }
+    Ok(())
+}
+
+fn ask(
+    kernel: &mut Rtnl,
+    rounds: &mut Rounds,
+    held: &Held,
+    ways: &[Way],
+    patience: Duration,
+) -> anyhow::Result<Vec<Finding>> {
+    let subjects: Vec<Option<Subject<'_>>> = ways.iter().map(|way| Subject::new(held, way)).collect();
+    let mut findings: Vec<Finding> = ways.iter().map(finding).collect();
     let asked: Vec<(usize, &Subject<'_>)> =
         subjects.iter().enumerate().filter_map(|(at, subject)| Some((at, subject.as_ref()?))).collect();
     let asks: Vec<Ask> = asked.iter().map(|(_, subject)| subject.ask(SMALL)).collect();
-    let answers = rounds.ask(&asks, TRIES, patience)?;
+    let answers = rounds.ask(&asks, TRIES, patience).context("asking, which needs CAP_NET_RAW")?;
     let mut silent = Vec::new();
     for ((at, subject), answer) in asked.iter().zip(&answers) {
         findings[*at].milliseconds = answer.map(|time| time.as_secs_f64() * 1e3);
@@ -139,21 +162,21 @@ pub fn findings(nodes: &[Facts], patience: Duration) -> anyhow::Result<Vec<Findi
         findings[*at].mtu = subject.mtu;
         if !subject.way.drift.is_empty() {
             findings[*at].blame(Cause::drift(subject.way));
-        } else if let Some(taken) = other_route(&mut kernel, &held, subject)? {
+        } else if let Some(taken) = other_route(kernel, held, subject)? {
             findings[*at].blame(Cause::route(&taken));
         } else if answer.is_none() {
             silent.push((*at, *subject));
         }
     }
-    for ((at, _), cause) in silent.iter().zip(question::causes(&held, &mut rounds, &silent, patience)?) {
+    for ((at, _), cause) in silent.iter().zip(question::causes(held, rounds, &silent, patience)?) {
         findings[*at].blame(cause);
     }
     let answered = asked.iter().zip(&answers).filter_map(|((at, subject), time)| Some((*at, *subject, (*time)?)));
-    largest(&mut rounds, &answered.collect::<Vec<_>>(), patience, &mut findings)?;
+    largest(rounds, &answered.collect::<Vec<_>>(), patience, &mut findings)?;
     Ok(findings)
 }
 
-fn finding(way: &ways::Way) -> Finding {
+fn finding(way: &Way) -> Finding {
     let drift = (!way.drift.is_empty()).then(|| Cause::drift(way));
     Finding {
         prefix: way.prefix,

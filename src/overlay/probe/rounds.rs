@@ -35,28 +35,27 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// With sockets for the families of these addresses.
-    ///
-    /// # Errors
-    /// If the process may not.
-    pub fn open(to: impl IntoIterator<Item = IpAddr>) -> io::Result<Self> {
-        // The answers to two processes that ask at the same time differ.
-        let identifier = (std::process::id() & 0xffff) as u16;
-        let mut echo = PerFamily::default();
-        for family in to.into_iter().map(Family::of) {
-            let slot: &mut Option<Echo> = &mut echo[family];
-            if slot.is_none() {
-                *slot = Some(Echo::open(family == Family::V6, identifier)?);
-            }
+    /// Nobody has been asked yet.
+    pub fn new() -> Self {
+        Self { echo: PerFamily::default(), number: 0 }
+    }
+
+    /// The socket of a family, opened when it is first needed.
+    fn echo(&mut self, family: Family) -> io::Result<&Echo> {
+        let slot: &mut Option<Echo> = &mut self.echo[family];
+        if slot.is_none() {
+            // The answers to two processes that ask at the same time differ.
+            let identifier = (std::process::id() & 0xffff) as u16;
+            *slot = Some(Echo::open(family == Family::V6, identifier)?);
         }
-        Ok(Self { echo, number: 0 })
+        Ok(slot.as_ref().expect("it was opened just now"))
     }
 
     /// Asks each up to `tries` times, and waits for each answer at most so long. Gives back how long the answer took, in the order
     /// of the questions.
     ///
     /// # Errors
-    /// If a socket fails. That a single question cannot be sent is no answer.
+    /// If the process may not open raw sockets, or one fails. That a single question cannot be sent is no answer.
     pub fn ask(&mut self, asks: &[Ask], tries: u32, patience: Duration) -> io::Result<Vec<Option<Duration>>> {
         let mut answers = vec![None; asks.len()];
         for family in Family::BOTH {
@@ -82,13 +81,14 @@ impl Rounds {
         patience: Duration,
         answers: &mut [Option<Duration>],
     ) -> io::Result<()> {
-        let Some(echo) = &self.echo[family] else { return Ok(()) };
         let mut waiting: BTreeMap<u16, (usize, Instant)> = BTreeMap::new();
+        let mut number = self.number;
+        let echo = self.echo(family)?;
         for at in silent {
-            self.number = self.number.wrapping_add(1);
+            number = number.wrapping_add(1);
             let Ask { to, size, hops, .. } = asks[*at];
-            if echo.ask(&Question { to, number: self.number, size, hops }).is_ok() {
-                waiting.insert(self.number, (*at, Instant::now()));
+            if echo.ask(&Question { to, number, size, hops }).is_ok() {
+                waiting.insert(number, (*at, Instant::now()));
             }
         }
         let until = Instant::now() + patience;
@@ -105,6 +105,7 @@ impl Rounds {
                 waiting.remove(&heard.number);
             }
         }
+        self.number = number;
         Ok(())
     }
 }
