@@ -6,7 +6,7 @@ use anyhow::Context;
 use fairlead::config::{self, Command, EXIT_USAGE, LogFormat, LogSettings};
 use fairlead::overlay::{list, probe, trace};
 use fairlead::{explain, render, run, services, status};
-use fairlead_kernel::process;
+use fairlead_kernel::{memory, process};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -47,6 +47,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             run::init(&settings)?;
         }
         Command::Run(settings) => {
+            memory::share_heap();
             log(settings.log);
             let read = || config::parse(std::env::args_os(), config::Host::read());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use fairlead_kernel::route::{RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
+use fairlead_plan::Family;
 
 use super::annotation::Prefix;
 use super::diff::{self, PROTOCOL};
@@ -30,7 +31,7 @@ const PLAIN: &str = "\x1b[0m";
 /// tell.
 pub fn list(settings: &OverlayList) -> anyhow::Result<()> {
     let nodes = nodes(&settings.files, &settings.annotation_prefix)?;
-    let held = read(&mut Rtnl::open()?).context("reading the kernel")?;
+    let held = read(&mut Rtnl::open()?, &Family::BOTH).context("reading the kernel")?;
     let ways = ways::ways(&held, &nodes);
     if settings.json {
         println!("{}", serde_json::to_string_pretty(&ways)?);
@@ -66,16 +67,17 @@ pub fn nodes(files: &[PathBuf], prefix: &str) -> anyhow::Result<Vec<Facts>> {
     Ok(nodes)
 }
 
-/// Reads everything that ways are made of.
+/// Reads everything that ways to pods of these families are made of.
 ///
 /// # Errors
 /// If the kernel cannot be read.
-pub fn read(kernel: &mut Rtnl) -> Result<Held, RtnlError> {
+pub fn read(kernel: &mut Rtnl, families: &[Family]) -> Result<Held, RtnlError> {
     let mut held = Held { links: kernel.links()?, addresses: kernel.addresses()?, ..Held::default() };
     let devices: Vec<u32> =
         held.links.iter().filter(|link| diff::device_family(link).is_some()).map(|link| link.index).collect();
-    for ipv6 in [false, true] {
-        let ours = RouteFilter { ipv6, table: TABLE_MAIN, protocol: Some(PROTOCOL), index: None };
+    for family in families {
+        let ours =
+            RouteFilter { ipv6: *family == Family::V6, table: TABLE_MAIN, protocol: Some(PROTOCOL), index: None };
         held.routes.extend(kernel.routes(ours)?);
         for index in &devices {
             let through = kernel.routes(RouteFilter { protocol: None, index: Some(*index), ..ours })?;
@@ -83,7 +85,8 @@ pub fn read(kernel: &mut Rtnl) -> Result<Held, RtnlError> {
         }
     }
     for index in devices {
-        held.neighbours.extend(kernel.neighbours(index)?);
+        let neighbours = kernel.neighbours(index)?;
+        held.neighbours.extend(neighbours.into_iter().filter(|entry| families.contains(&Family::of(entry.addr))));
         held.forwarding.extend(kernel.forwarding(index)?);
     }
     // The daemon keeps it while it waits for answers.

@@ -71,6 +71,18 @@ pub fn give_back() {
     }
 }
 
+/// Lets all threads of this process share one heap.
+///
+/// By itself the allocator of glibc gives each thread one of its own, in which what one thread needed for a moment is of no use to
+/// the others. To be called before the first thread is started; C libraries other than glibc do it in their own way.
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the function sets a parameter of the allocator under its own lock. An error means that it stays as it was.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// An empty buffer with this much room. A large one is asked for in large pages: a table of 100,000 rules has 30 MB, and to
 /// touch them page by page would take a tenth of the time of its replacement.
 pub(crate) fn buffer(capacity: usize) -> Vec<u8> {

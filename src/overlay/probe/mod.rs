@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fairlead_kernel::route::{NextHop, Route, Rtnl};
+use fairlead_plan::Family;
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -123,7 +124,7 @@ fn row(finding: &Finding) -> [String; 8] {
 /// If the kernel cannot be read, or the process may not open raw sockets.
 pub fn findings(nodes: &[Facts], patience: Duration) -> anyhow::Result<Vec<Finding>> {
     let mut kernel = Rtnl::open()?;
-    let held = list::read(&mut kernel).context("reading the kernel")?;
+    let held = list::read(&mut kernel, &Family::BOTH).context("reading the kernel")?;
     ask(&mut kernel, &mut Rounds::new(), &held, &ways::ways(&held, nodes), patience)
 }
 
@@ -133,11 +134,13 @@ pub fn findings(nodes: &[Facts], patience: Duration) -> anyhow::Result<Vec<Findi
 /// # Errors
 /// As [`findings`].
 pub fn in_portions(patience: Duration, mut tell: impl FnMut(Vec<Finding>)) -> anyhow::Result<()> {
-    let mut kernel = Rtnl::open()?;
-    let held = list::read(&mut kernel).context("reading the kernel")?;
-    let (found, mut rounds) = (Pieces::of(&held), Rounds::new());
-    for routes in held.routes.chunks(PORTION) {
-        tell(ask(&mut kernel, &mut rounds, &held, &found.ways(routes), patience)?);
+    let (mut kernel, mut rounds) = (Rtnl::open()?, Rounds::new());
+    for family in Family::BOTH {
+        let held = list::read(&mut kernel, &[family]).context("reading the kernel")?;
+        let found = Pieces::of(&held);
+        for routes in held.routes.chunks(PORTION) {
+            tell(ask(&mut kernel, &mut rounds, &held, &found.ways(routes), patience)?);
+        }
     }
     Ok(())
 }
