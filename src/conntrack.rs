@@ -14,14 +14,20 @@
 //! | none | anything | stale |
 //! | none | nothing | left alone: there is nowhere better to go |
 //!
+//! A flow that is stale but has not been answered yet waits a moment for its answer ([`Unanswered`]).
+//!
 //! A flow to an address that was a frontend and is none any more, or to one from which only ClusterIPs are allocated, is
 //! stale if it is translated. Every other flow is none of our business.
+
+mod unanswered;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_kernel::conntrack::{ANSWERED, Flow, TRANSLATED};
 use fairlead_plan::{Action, Change, Family, Frontend, FrontendAddr, Node, Origin, Plan, Protocol, Service};
+
+pub use unanswered::Unanswered;
 
 /// Whether a pass over connection tracking can find anything new after this change of plans: some UDP service is new or
 /// gone or has other frontends or other serving endpoints, or node ports answer elsewhere.

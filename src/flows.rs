@@ -16,14 +16,14 @@ use fairlead_kernel::conntrack::{Conntrack, Flow};
 use fairlead_plan::{Family, Plan, Protocol};
 use tracing::{debug, warn};
 
-use crate::conntrack::{self, Claims, Missed};
+use crate::conntrack::{self, Claims, Missed, Unanswered};
 use crate::metrics::{Cause, Metrics};
 
 /// How often flows are compared with the plan although nothing has changed.
 const REGULARLY: Duration = Duration::from_secs(300);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
-/// So many replaced plans are kept for the next pass. More come together only while passes fail.
+/// So many replaced plans are kept for the next pass. More come together only while passes fail or flows wait for answers.
 const REMEMBERED: usize = 32;
 
 /// The handle to the thread, which ends when this is dropped.
@@ -68,9 +68,11 @@ struct Sweeper {
     /// The newest plan that the kernel carries out.
     newest: Option<Plan>,
     coming: Coming,
-    /// Plans that the kernel has carried out since the last pass that succeeded, except the newest: flows may have come
-    /// about under each of them, also where the newest says the same as the one of the last pass.
+    /// Plans that the kernel has carried out since the last pass that succeeded and left nothing for the next, except the
+    /// newest: flows may have come about under each of them, also where the newest says the same as the one of that pass.
     replaced: VecDeque<Plan>,
+    /// Stale flows that the last pass has left alone.
+    unanswered: Unanswered,
     /// Whether a pass can find anything.
     due: bool,
     /// Whether connections may have begun while rules were missing.
@@ -79,8 +81,9 @@ struct Sweeper {
 }
 
 impl Sweeper {
-    const fn new(metrics: Arc<Metrics>, coming: Coming) -> Self {
-        Self { newest: None, coming, replaced: VecDeque::new(), due: false, gap: false, metrics }
+    fn new(metrics: Arc<Metrics>, coming: Coming) -> Self {
+        let (replaced, unanswered) = (VecDeque::new(), Unanswered::default());
+        Self { newest: None, coming, replaced, unanswered, due: false, gap: false, metrics }
     }
 
     fn run(mut self, held: &Receiver<Programmed>) {
@@ -98,7 +101,7 @@ impl Sweeper {
                     next = Instant::now() + RETRY;
                     break;
                 }
-                next = Instant::now() + REGULARLY;
+                next = self.unanswered.look_again().unwrap_or_else(|| Instant::now() + REGULARLY);
             }
         }
     }
@@ -124,8 +127,8 @@ impl Sweeper {
         let replaced = std::mem::take(&mut self.replaced);
         let gap = std::mem::take(&mut self.gap);
         let done = self.sweep(&now, &replaced, held).and_then(|()| if gap { mend(&now) } else { Ok(()) });
-        if done.is_err() {
-            self.gap |= gap;
+        self.gap |= gap && done.is_err();
+        if done.is_err() || self.unanswered.look_again().is_some() {
             let since = std::mem::replace(&mut self.replaced, replaced);
             self.replaced.extend(since);
             self.forget_some();
@@ -145,6 +148,7 @@ impl Sweeper {
             claims.push(Claims::new(None, now, &local));
         }
         let mut kernel = Conntrack::open()?;
+        let before = std::mem::take(&mut self.unanswered);
         for family in Family::BOTH {
             let start = Instant::now();
             let mut stale: Vec<Flow> = Vec::new();
@@ -155,6 +159,7 @@ impl Sweeper {
             })?;
             held.try_iter().for_each(|plan| self.take(plan));
             self.spare(&mut stale, replaced, now, &local);
+            self.unanswered.leave_out(&mut stale, &before, Instant::now());
             let deleted = kernel.delete_all(&stale)?;
             if deleted > 0 {
                 debug!(deleted, family = family.label(), "removed stale UDP flows");

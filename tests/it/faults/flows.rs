@@ -1,7 +1,7 @@
 //! UDP clients that keep their source port: what connection tracking remembers must follow the plan.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use fairlead_lab::objects::{Port, Service, Slice};
@@ -193,5 +193,73 @@ fn a_udp_client_follows_policy_local_through_an_endpoint_that_is_replaced() {
             cluster.put_slice(&slice(8080, &["a3", "b1"]));
             eventually(&format!("{from} to {to} follows"), || answer(&mut socket) == "a3");
         }
+    }
+}
+
+#[test]
+fn an_answer_that_is_on_its_way_when_its_endpoint_leaves_arrives() {
+    if !can_run() || !needs(&[Feature::Conntrack]) {
+        return;
+    }
+    /// An endpoint of this test's own, which answers when it is told.
+    const SLOW: u16 = 8099;
+    /// So long after the change the program has looked at all flows, unless the machine is very busy.
+    const LOOKED: Duration = Duration::from_millis(60);
+    /// The program waits a tenth of a second for answers. On a busy machine this test may be late, but not every time.
+    const TRIES: usize = 8;
+    let cluster = Cluster::new();
+    cluster.apply([service().manifest(&cluster.lab, &Family::BOTH)]);
+    let _program = cluster.start();
+    for family in Family::BOTH {
+        let serve = SocketAddr::new(cluster.lab.place("a1").addr(family), SLOW);
+        let server = cluster.lab.place("a1").run(|| UdpSocket::bind(serve)).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let client = |patience: Duration| {
+            let client = cluster.lab.place("a2").run(|| UdpSocket::bind(any(family))).unwrap();
+            client.set_read_timeout(Some(patience)).unwrap();
+            client.connect(frontends(&cluster, family)[0]).unwrap();
+            client
+        };
+        let arrives = || {
+            let mut first = client(PATIENCE);
+            cluster.put_slice(&slice(SLOW, &["a1"]));
+            eventually("a question reaches the endpoint", || {
+                first = client(PATIENCE);
+                let _refused = first.send(QUESTION);
+                let who = first.local_addr().unwrap();
+                std::iter::from_fn(|| receive(&server)).any(|(_, from)| from == who)
+            });
+            cluster.put_slice(&slice(8080, &["b1"]));
+            eventually("the rules lead to the new endpoint", || is_answered(&client(GLANCE)));
+            std::thread::sleep(LOOKED);
+            server.send_to(ANSWER, first.local_addr().unwrap()).unwrap();
+            let answered = receive(&first).is_some_and(|(text, _)| text == ANSWER);
+            eventually("the next question goes to the new endpoint", || is_answered(&first));
+            answered
+        };
+        assert!((0..TRIES).any(|_| arrives()), "{family:?}: none of {TRIES} answers under way arrived");
+    }
+}
+
+const QUESTION: &[u8] = b"question";
+const ANSWER: &[u8] = b"the answer of the endpoint that has left";
+const PATIENCE: Duration = Duration::from_millis(200);
+const GLANCE: Duration = Duration::from_millis(10);
+
+fn receive(socket: &UdpSocket) -> Option<(Vec<u8>, SocketAddr)> {
+    let mut buffer = [0; 512];
+    let (length, from) = socket.recv_from(&mut buffer).ok()?;
+    Some((buffer[..length].to_vec(), from))
+}
+
+/// Asks once more; whether an endpoint of the lab answers.
+fn is_answered(client: &UdpSocket) -> bool {
+    client.send(QUESTION).is_ok() && receive(client).is_some_and(|(text, _)| text != ANSWER)
+}
+
+fn any(family: Family) -> SocketAddr {
+    match family {
+        Family::V4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        Family::V6 => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }
