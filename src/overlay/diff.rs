@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use fairlead_kernel::route::{Encap, Forwarding, Link, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN, Write};
+use fairlead_kernel::route::{
+    Encap, Forwarding, Link, Neighbour, NextHop, PROTOCOL_BOOT, PROTOCOL_OURS, Route, TABLE_MAIN, Write,
+};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
@@ -10,9 +12,8 @@ use super::desired::{Device, Key, Tunnel, Value};
 use super::holdings::Place;
 use super::peers::Peers;
 
-/// The protocol number of our routes, by which everybody can tell them: `ip route show proto 76`. Free in
-/// `/etc/iproute2/rt_protos` and in the kernel's own list.
-pub const PROTOCOL: u8 = 76;
+/// The protocol number of our routes, by which everybody can tell them: `ip route show proto 76`.
+pub const PROTOCOL: u8 = PROTOCOL_OURS;
 /// The metric that the kernel gives an IPv6 route that names none (`IP6_RT_PRIO_USER`).
 const METRIC_V6: u32 = 1024;
 

@@ -1,7 +1,7 @@
 //! Links, addresses, neighbours, forwarding entries and routes (rtnetlink), read, written and heard about.
 //!
 //! ```text
-//!   Rtnl::links, addresses, neighbours, forwarding, routes, vnis    one dump each, filtered by the kernel where it can
+//!   Rtnl::links, addresses, neighbours, forwarding, routes, locals, vnis    one dump each, filtered by the kernel where it can
 //!   Rtnl::write(&[Write])                                           many changes in few datagrams; which were refused
 //!   Listener::next                                                  what others have changed
 //! ```
@@ -18,6 +18,7 @@ mod address;
 mod fib;
 mod link;
 mod listen;
+mod local;
 mod neighbour;
 mod socket;
 mod uapi;
@@ -35,6 +36,9 @@ pub use socket::{Refusal, Rtnl, RtnlError, Write};
 
 /// The main routing table, `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;
+/// The protocol number of fairlead's routes, by which everybody can tell them: `ip route show table all proto 76`. Free in
+/// `/etc/iproute2/rt_protos` and in the kernel's own list.
+pub const PROTOCOL_OURS: u8 = 76;
 /// Routes without an own protocol (`ip route` hides it): `RTPROT_BOOT`.
 pub const PROTOCOL_BOOT: u8 = 3;
 /// The default UDP port of Linux for VXLAN, older than the one of RFC 7348 (4789).

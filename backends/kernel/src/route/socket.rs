@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Address, Forwarding, Link, Mac, Neighbour, Route, RouteFilter, Vxlan, VxlanSpec};
-use super::{address, fib, link, neighbour, uapi::*};
+use super::{address, fib, link, local, neighbour, uapi::*};
 use crate::netlink::{ACK, Broken, DUMP, Failure, Message, REQUEST, Received, Socket, TooLong, Wait, messages};
 
 /// Changes that travel in one datagram. Should all of them be refused, the answers still fit the receive queue.
@@ -67,6 +67,10 @@ pub enum Write {
     ClearWay(Route),
     /// Removes it.
     DeleteRoute(Route),
+    /// Makes an address this machine's by a route of this protocol over `lo`, which suggests another source for what is sent there.
+    AddLocal(IpAddr, Option<IpAddr>, u8),
+    /// Removes one such route of the protocol.
+    DeleteLocal(IpAddr, u8),
 }
 
 impl Write {
@@ -80,6 +84,7 @@ impl Write {
                 | Self::DeleteForwarding(..)
                 | Self::DeleteRoute(_)
                 | Self::ClearWay(_)
+                | Self::DeleteLocal(..)
         )
     }
 
@@ -101,6 +106,8 @@ impl Write {
             Self::DeleteForwarding(index, mac) => neighbour::delete_forwarding(*index, *mac, seq),
             Self::SetRoute(route) => fib::set(route, seq),
             Self::ClearWay(route) => fib::clear(route, seq),
+            Self::AddLocal(address, source, protocol) => local::add(*address, *source, *protocol, seq),
+            Self::DeleteLocal(address, protocol) => local::delete(*address, *protocol, seq),
             Self::DeleteRoute(route) => fib::delete(route, seq),
         }
     }
@@ -109,7 +116,7 @@ impl Write {
     const fn is_done(&self, errno: i32) -> bool {
         match errno {
             libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::ENXIO | libc::EADDRNOTAVAIL => self.deletes(),
-            libc::EEXIST => matches!(self, Self::AddAddress(..) | Self::AddVni(..)),
+            libc::EEXIST => matches!(self, Self::AddAddress(..) | Self::AddVni(..) | Self::AddLocal(..)),
             _ => false,
         }
     }
@@ -311,7 +318,7 @@ impl Rtnl {
     }
 
     /// Makes these changes in order. One that is refused does not keep the others from being made; deleting what is not
-    /// there and adding an address that is there are no refusals.
+    /// there and adding an address or local route that is there are no refusals.
     ///
     /// # Errors
     /// If the socket fails; then it is unknown which were made.
@@ -351,7 +358,7 @@ impl Rtnl {
         }
     }
 
-    fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         what: &'static str,
         kind: u16,

@@ -83,6 +83,7 @@ pub(super) const RTA_ENCAP_TYPE: u16 = 21;
 pub(super) const RTA_ENCAP: u16 = 22;
 pub(super) const RTA_NH_ID: u16 = 30;
 pub(super) const RTN_UNICAST: u8 = 1;
+pub(super) const RTN_LOCAL: u8 = 2;
 pub(super) const RTN_BLACKHOLE: u8 = 6;
 /// Answer with the entry of the table that matches, not with what it comes to.
 pub(super) const RTM_F_FIB_MATCH: u32 = 0x2000;
@@ -91,6 +92,7 @@ pub(super) const RTNH_F_ONLINK: u32 = 4;
 pub(super) const RTNH_F_LINKDOWN: u32 = 16;
 pub(super) const RT_SCOPE_UNIVERSE: u8 = 0;
 pub(super) const RT_SCOPE_LINK: u8 = 253;
+pub(super) const RT_SCOPE_HOST: u8 = 254;
 pub(super) const RT_SCOPE_NOWHERE: u8 = 255;
 
 pub(super) const LWTUNNEL_ENCAP_IP: u16 = 2;
