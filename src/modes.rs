@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fairlead_iptables::IptablesBackend;
-use fairlead_ipvs::IpvsBackend;
+use fairlead_ipvs::{IpvsBackend, Keeper};
 use fairlead_nft::NftBackend;
 use fairlead_plan::{Backend, Plan, Report, SyncError};
 use tokio::sync::mpsc::UnboundedSender;
@@ -29,6 +29,8 @@ struct Chosen {
     beside: Beside,
     /// Those that may have left something, by the name of their mode.
     others: Vec<Other>,
+    /// Lets go of what connections from before the mode needed.
+    keeper: Keeper,
 }
 
 /// What is to be done before two modes are there at once. Says what could not be done; the error is that the mode itself cannot be.
@@ -37,11 +39,31 @@ type Beside = Box<dyn FnMut(&Plan) -> Result<Vec<String>, SyncError> + Send>;
 impl Backend for Chosen {
     fn sync(&mut self, was: Option<&Plan>, now: &Plan) -> Result<Report, SyncError> {
         // Most syncs are changes: what could not be removed is tried again when everything is looked at.
-        if was.is_some() || self.others.is_empty() {
+        if was.is_some() {
             return self.backend.sync(was, now);
         }
+        let mut report = if self.others.is_empty() { self.backend.sync(was, now)? } else { self.take_over(now)? };
+        if let Err(error) = self.keeper.start() {
+            let what = "routes that keep addresses of kube-ipvs0 are not taken away";
+            report.warnings.push(format!("{what}: {error}"));
+        }
+        Ok(report)
+    }
+
+    fn is_prompt(&self, was: &Plan, now: &Plan) -> bool {
+        self.backend.is_prompt(was, now)
+    }
+
+    fn cleanup(&mut self) -> Result<(), SyncError> {
+        self.backend.cleanup()
+    }
+}
+
+impl Chosen {
+    /// Carries out the plan beside what others have left, and then takes that away.
+    fn take_over(&mut self, now: &Plan) -> Result<Report, SyncError> {
         let told = (self.beside)(now)?;
-        let mut report = self.backend.sync(was, now)?;
+        let mut report = self.backend.sync(None, now)?;
         report.warnings.extend(told);
         self.others.retain_mut(|(mode, take_away)| match take_away() {
             Ok(told) => {
@@ -60,14 +82,6 @@ impl Backend for Chosen {
         }
         Ok(report)
     }
-
-    fn is_prompt(&self, was: &Plan, now: &Plan) -> bool {
-        self.backend.is_prompt(was, now)
-    }
-
-    fn cleanup(&mut self) -> Result<(), SyncError> {
-        self.backend.cleanup()
-    }
 }
 
 /// The backend of a mode; what others change of it is told to `doubts`, within a `sync_period` at the latest.
@@ -81,12 +95,13 @@ pub fn backend(
     metrics: &Metrics,
     doubts: UnboundedSender<Doubt>,
 ) -> anyhow::Result<Box<dyn Backend>> {
+    let keeper = Keeper::default();
     let chosen = match mode {
         Mode::Nft => {
             let backend = NftBackend::new();
             guard::start(guard::nft_table, backend.ours(), doubts).context("starting the thread that listens")?;
             let others = vec![left_ipvs(), iptables(), kube_proxy()];
-            Chosen { backend: Box::new(backend), beside: Box::new(|plan| Ok(beside_ipvs(plan))), others }
+            Chosen { backend: Box::new(backend), beside: Box::new(|plan| Ok(beside_ipvs(plan))), others, keeper }
         }
         Mode::Iptables(variant) => {
             let backend = IptablesBackend::new(variant);
@@ -97,7 +112,7 @@ pub fn backend(
             guard::start(fairlead_iptables::concerns, backend.ours(), doubts)
                 .context("starting the thread that listens")?;
             let others = vec![left_ipvs(), nft(), kube_proxy()];
-            Chosen { backend: Box::new(backend), beside: Box::new(|plan| Ok(by_way_of_nft(plan))), others }
+            Chosen { backend: Box::new(backend), beside: Box::new(|plan| Ok(by_way_of_nft(plan))), others, keeper }
         }
         Mode::Ipvs => {
             let backend = IpvsBackend::new(ipvs.backend.clone());
@@ -109,7 +124,7 @@ pub fn backend(
                 check.check()?;
                 Ok(before_ipvs(plan))
             });
-            Chosen { backend: Box::new(backend), beside, others: vec![nft(), iptables(), kube_proxy()] }
+            Chosen { backend: Box::new(backend), beside, others: vec![nft(), iptables(), kube_proxy()], keeper }
         }
     };
     Ok(Box::new(chosen))
@@ -212,6 +227,8 @@ pub fn cleanup(only: &[Part]) -> anyhow::Result<()> {
     let removed = wanted.map(|(_, (mode, mut take_away))| {
         take_away().map(drop).with_context(|| format!("removing what the {mode} mode has in the kernel"))
     });
+    // Whichever mode goes, nobody is left to look after these.
+    let kept = fairlead_ipvs::let_go().context("removing routes that keep addresses of kube-ipvs0");
     // What fails leaves the others their turn.
-    removed.fold(Ok(()), anyhow::Result::and)
+    removed.fold(kept, anyhow::Result::and)
 }

@@ -10,12 +10,13 @@ use crate::error::Error;
 use crate::held::Held;
 use crate::layout::{self, LINK};
 use crate::mark::Marks;
-use crate::pin;
+use crate::{pin, stay};
 
 impl State {
     /// Removes rules, then virtual services, sets, routes and the link.
     pub fn cleanup(&mut self) -> Result<(), Error> {
         (self.settled, self.certain) = (false, false);
+        stay::remove_all()?;
         let Some(mut doors) = open()? else { return Ok(()) };
         let held = self.held(&mut doors)?;
         remove(&mut doors, &held)

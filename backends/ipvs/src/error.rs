@@ -1,10 +1,12 @@
 use std::io;
+use std::net::IpAddr;
 
 use fairlead_kernel::conntrack::ConntrackError;
 use fairlead_kernel::ipset::IpsetError;
 use fairlead_kernel::link::LinkError;
 use fairlead_kernel::nft::NftError;
 use fairlead_kernel::restore::RestoreError;
+use fairlead_kernel::route::RtnlError;
 use fairlead_kernel::sysctl::SysctlError;
 use fairlead_plan::SyncError;
 use ipvs_rs::{Command, Message};
@@ -28,6 +30,10 @@ pub enum Error {
     Tables(#[from] NftError),
     #[error(transparent)]
     Flows(#[from] ConntrackError),
+    #[error(transparent)]
+    Routes(#[from] RtnlError),
+    #[error("cannot remove the route that keeps {address}: {}", io::Error::from_raw_os_error(*.errno))]
+    Kept { address: IpAddr, errno: i32 },
     #[error("IPVS: cannot {what}: {}", io::Error::from_raw_os_error(*.errno))]
     Refused { what: String, errno: i32 },
     #[error("the kernel has no scheduler {0} for IPVS: the module ip_vs_{0} is not there; load it or choose another")]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fairlead_kernel::conntrack::{Conntrack, Flow, TRANSLATED};
 use fairlead_kernel::restore;
-use fairlead_plan::{Family, Protocol, SyncError};
+use fairlead_plan::{Family, Node, Protocol, Report, SyncError};
 use ipvs_rs::ServiceId;
 
 use crate::backend::{IpvsBackend, State, lock};
@@ -19,6 +19,7 @@ use crate::cleanup::{open, remove};
 use crate::doors::Doors;
 use crate::error::Error;
 use crate::held::Held;
+use crate::mark::Marks;
 use crate::structure::SERVICES;
 
 /// So long answers to datagrams, and the ends of short connections, may take.
@@ -35,18 +36,21 @@ impl IpvsBackend {
     /// # Errors
     /// What could not be removed.
     pub fn leave(&mut self) -> Result<Option<String>, SyncError> {
-        let cut = lock(&self.state).leave()?;
-        Ok((cut > 0).then(|| {
+        let mut report = Report::default();
+        let cut = lock(&self.state).leave(&mut report)?;
+        let mut told = report.warnings;
+        told.extend((cut > 0).then(|| {
             let seconds = PATIENCE.as_secs();
             format!(
                 "connections through IPVS that had not ended {seconds} seconds after mode ipvs was left are cut: {cut}"
             )
-        }))
+        }));
+        Ok((!told.is_empty()).then(|| told.join("; ")))
     }
 }
 
 impl State {
-    fn leave(&mut self) -> Result<u64, Error> {
+    fn leave(&mut self, report: &mut Report) -> Result<u64, Error> {
         (self.settled, self.certain) = (false, false);
         let Some(mut doors) = open()? else { return Ok(0) };
         let held = self.held(&mut doors)?;
@@ -56,6 +60,8 @@ impl State {
             return Ok(0);
         }
         turn_away()?;
+        // From here on the node's own connections have the source that they have without IPVS.
+        doors.clear_link(Marks::new(Node::default().masquerade_mark), report)?;
         let cut = wait(&mut doors, &held)?;
         remove(&mut doors, &held)?;
         forget(&held)?;

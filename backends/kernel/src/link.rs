@@ -5,14 +5,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use crate::address::{AddressError, local_addresses};
+use crate::address::AddressError;
 use crate::netlink::{ACK, Broken, CREATE, EXCL, Failure, Message, REQUEST, Received, Socket, attributes, text};
 use crate::sysctl;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
-const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWRULE: u16 = 32;
@@ -26,7 +25,6 @@ const IFLA_INFO_KIND: u16 = 1;
 /// No link-local address.
 const ADDR_GEN_NONE: &str = "1";
 const IFF_UP: u32 = 1;
-const IFA_LOCAL: u16 = 2;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -181,36 +179,6 @@ impl Links {
     pub fn delete(&mut self, index: u32) -> Result<(), LinkError> {
         self.ask(RTM_DELLINK, ACK, &link_header(index, 0), |_| (), |_| ())
             .map_err(|source| LinkError { what: "delete the link".to_owned(), source })
-    }
-
-    /// Takes all addresses from a link, and says how many there were.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn clear_addresses(&mut self, index: u32) -> Result<u64, LinkError> {
-        let mut count = 0;
-        for (_, address, prefix) in local_addresses()?.into_iter().filter(|(link, ..)| *link == index) {
-            let mut header = [0; 8];
-            header[0] = family(address.is_ipv6());
-            header[1] = prefix;
-            header[4..].copy_from_slice(&index.to_ne_bytes());
-            let gone = self.ask(
-                RTM_DELADDR,
-                ACK,
-                &header,
-                |message| {
-                    message.put(IFA_LOCAL, &octets(address));
-                },
-                |_| (),
-            );
-            match gone {
-                Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => {
-                    return Err(LinkError { what: format!("take {address} from the link"), source: error });
-                }
-                _ => count += 1,
-            }
-        }
-        Ok(count)
     }
 
     /// Whether packets with the mark are delivered here, by that table: asked as the kernel decides it.

@@ -1,13 +1,17 @@
 //! A node goes over from kube-proxy, in any of its modes, and back again, while connections are opened without a pause.
 
-use fairlead_lab::needs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fairlead_lab::{Conversation, Options, Outcome, cluster_ip, needs};
+use fairlead_plan::{Family, Protocol};
 
 use super::iptables::{flags, holds};
 use super::kube_proxy::KubeProxy;
-use super::{hammers, until_answered_by, without_failure};
+use super::{frontends, hammers, until_answered_by, without_failure};
 use crate::laws::holdings::shell;
 use crate::packets::programs::Mode;
-use crate::program::{BINARY, Cluster, eventually};
+use crate::program::{BINARY, Cluster, NEVER, eventually};
 
 const PODS: [&str; 2] = ["a1", "b1"];
 /// A virtual service of somebody else (RFC 5737).
@@ -16,6 +20,59 @@ const FOREIGN: &str = "192.0.2.77:80";
 const BETWEEN: u64 = 30;
 /// The same for mode ipvs, which is tried where the processor is emulated.
 const BETWEEN_EMULATED: u64 = 10;
+
+/// So long the program looks a few times which addresses are still needed.
+const SEVERAL_LOOKS: Duration = Duration::from_secs(5);
+
+/// Connections that the node itself has opened and that stay open, one for each protocol and family.
+struct Open(Vec<(Protocol, SocketAddr, Conversation)>);
+
+impl Open {
+    fn from_the_node(cluster: &Cluster) -> Self {
+        let options = Options { patience: NEVER, ..Options::default() };
+        let open = |(protocol, to)| (protocol, to, Conversation::open(cluster.node(), protocol, to, &options).unwrap());
+        let mut all = Self(frontends(1).into_iter().map(open).collect());
+        all.go_on("at first");
+        all
+    }
+
+    fn go_on(&mut self, when: &str) {
+        for (protocol, to, conversation) in &mut self.0 {
+            let outcome = conversation.ask();
+            assert!(
+                matches!(outcome, Outcome::Reached { .. }),
+                "{protocol} to {to}, open from the node, {when}: {outcome:?}"
+            );
+        }
+    }
+}
+
+/// The addresses of the first Service, which connections of the node have as their source under kube-proxy's ipvs mode.
+fn addresses() -> [String; 2] {
+    Family::BOTH.map(|family| cluster_ip(1).of(family).to_string())
+}
+
+/// Whether connections of the node have [`addresses`] as their source.
+fn are_sources(cluster: &Cluster) -> [bool; 2] {
+    addresses().map(|address| !from_address(cluster, "-L", &address).is_empty())
+}
+
+/// Lists or deletes what connection tracking has from an address; gives back what there was.
+fn from_address(cluster: &Cluster, what: &str, address: &str) -> String {
+    let family = if address.contains(':') { "ipv6" } else { "ipv4" };
+    shell(cluster.node(), &format!("conntrack -f {family} {what} -s {address} 2>/dev/null || true"))
+}
+
+/// Routes by which the node keeps addresses that no link has any more. Not by a shell: some have an `ip` of their own.
+fn kept(cluster: &Cluster) -> String {
+    let show = |family| {
+        let list = [family, "route", "show", "table", "local", "proto", "76"];
+        let output = cluster.node().command("ip").args(list).output().expect("ip runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    show("-4") + &show("-6")
+}
 
 /// From kube-proxy to a mode of ours; back by way of `nft`, whose tables no mode of kube-proxy touches, so that kube-proxy can
 /// program everything before ours goes.
@@ -61,6 +118,38 @@ fn over_and_back(past: KubeProxy, mode: Mode) {
     assert!(!holds(&cluster, Mode::Nft), "something of ours is left");
     let made: u64 = hammers.into_iter().map(|hammer| without_failure(hammer).successes).sum();
     println!("{past:?} to {mode:?} and back: {made} connections, 0 failures");
+}
+
+#[test]
+fn an_address_is_kept_as_long_as_connections_come_from_it_by_a_later_start_too() {
+    if !needs(Mode::Nft.needed()) {
+        return;
+    }
+    let cluster = Cluster::new();
+    cluster.serve("web", 1, &PODS);
+    let ip = |words: &str, address: &str| {
+        let family = if address.contains(':') { "-6" } else { "-4" };
+        let status = cluster.node().command("ip").arg(family).args(words.split(' ')).status().expect("ip runs");
+        assert!(status.success(), "ip {words}");
+    };
+    addresses().iter().for_each(|address| ip(&format!("address add {address} dev lo"), address));
+    let program = cluster.start();
+    let mut open = Open::from_the_node(&cluster);
+    assert_eq!(are_sources(&cluster), [true; 2]);
+    for address in addresses() {
+        ip(&format!("route prepend local {address} dev lo table local proto 76"), &address);
+        ip(&format!("address del {address} dev lo"), &address);
+    }
+    open.go_on("from an address that no link has");
+    // The routes are those of a start before.
+    program.kill();
+    let program = cluster.start();
+    std::thread::sleep(SEVERAL_LOOKS);
+    open.go_on("after a start");
+    assert_eq!(kept(&cluster).lines().count(), 2, "{}", program.log());
+    drop(open);
+    addresses().iter().for_each(|address| drop(from_address(&cluster, "-D", address)));
+    eventually("no address is kept", || kept(&cluster).is_empty());
 }
 
 macro_rules! ways {
