@@ -201,15 +201,15 @@ fn a_node_changes_its_mode_in_every_direction_without_a_failed_connection() {
 }
 
 #[test]
-fn a_node_goes_between_mode_iptables_and_mode_ipvs_without_a_failed_connection() {
-    use Mode::{IptablesNft, Ipvs};
+fn a_node_goes_between_mode_ipvs_and_the_others_without_a_failed_connection() {
+    use Mode::{IptablesNft, Ipvs, Nft};
     if !can_run() || !needs(Ipvs.needed()) {
         return;
     }
     let cluster = cluster();
     drop(start(&cluster, IptablesNft));
     until_answered_by(cluster.lab.place("a2"), 1, &["a1", "b1"]);
-    goes_through(&cluster, hammers(&cluster, true), &[Ipvs, IptablesNft], 10);
+    goes_through(&cluster, hammers(&cluster), &[Ipvs, Nft, Ipvs, IptablesNft], 10);
 }
 
 #[test]

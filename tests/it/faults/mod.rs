@@ -81,13 +81,17 @@ impl Cluster {
     }
 }
 
-/// Connections without a pause to the first ClusterIP from a pod, if asked from the node, and from outside: everything from everywhere, or
-/// where IPVS is, which is where the processor is emulated, so much less that the programs under test get their share of it.
-fn hammers(cluster: &Cluster, from_node: bool) -> Vec<Hammer> {
+/// Connections without a pause to the first ClusterIP from a pod, the node, and outside: everything from everywhere, or where
+/// IPVS is, which is where the processor is emulated, from all but the node so much less that the programs under test get their
+/// share of it.
+fn hammers(cluster: &Cluster) -> Vec<Hammer> {
     use Family::{V4, V6};
     use Protocol::{Tcp, Udp};
-    let few: [(&str, &[(Protocol, Family)]); 3] =
-        [("a2", &[(Tcp, V4), (Udp, V6)]), ("a", &[(Tcp, V6), (Udp, V4)]), ("outside", &[(Tcp, V4), (Tcp, V6)])];
+    let few: [(&str, &[(Protocol, Family)]); 3] = [
+        ("a2", &[(Tcp, V4), (Udp, V6)]),
+        ("a", &[(Tcp, V4), (Udp, V4), (Tcp, V6), (Udp, V6)]),
+        ("outside", &[(Tcp, V4), (Tcp, V6)]),
+    ];
     let of = |(from, some): (&str, &[(Protocol, Family)])| {
         if !Feature::IpVs.is_here() {
             return cluster.hammer(from, 1);
@@ -95,7 +99,7 @@ fn hammers(cluster: &Cluster, from_node: bool) -> Vec<Hammer> {
         let targets: Vec<_> = some.iter().map(|(protocol, family)| (*protocol, frontend(1, *family))).collect();
         Hammer::start(cluster.lab.place(from), &targets).unwrap()
     };
-    few.into_iter().filter(|(from, _)| from_node || *from != "a").map(of).collect()
+    few.into_iter().map(of).collect()
 }
 
 /// Port 80 of the `host`-th ClusterIP.

@@ -86,7 +86,7 @@ fn over_and_back(past: KubeProxy, mode: Mode) {
     until_answered_by(cluster.lab.place("a2"), 1, &PODS);
     let all = past.traces(cluster.node());
     assert_eq!(all.len(), 1 + usize::from(past.0 != Mode::Nft), "kube-proxy's state is not as it should be: {all:?}");
-    let hammers = hammers(&cluster, past.spares_those_of_the_node());
+    let hammers = hammers(&cluster);
     let between = if past.0 == Mode::Ipvs || mode == Mode::Ipvs { BETWEEN_EMULATED } else { BETWEEN };
     let go_on = || hammers.iter().for_each(|hammer| hammer.wait_for(between));
     go_on();
@@ -94,7 +94,19 @@ fn over_and_back(past: KubeProxy, mode: Mode) {
     if past.0 == Mode::Ipvs {
         shell(cluster.node(), &format!("ipvsadm -A -t {FOREIGN} -s rr"));
     }
-    for mode in [mode, Mode::Nft] {
+    let mut open = Open::from_the_node(&cluster);
+    if past.0 == Mode::Ipvs {
+        assert_eq!(
+            are_sources(&cluster),
+            [true; 2],
+            "the node's connections have another source than the Service's address"
+        );
+    }
+    for (before, mode) in [(past.0, mode), (mode, Mode::Nft)] {
+        // What IPVS has is cut when its mode ends.
+        if before == Mode::Ipvs && mode != Mode::Ipvs {
+            open.0.clear();
+        }
         let program = cluster.launch(flags(mode));
         program.wait_until_ready();
         // A virtual service that nobody wants any more stays until no connection can be under way.
@@ -105,6 +117,16 @@ fn over_and_back(past: KubeProxy, mode: Mode) {
         }
         assert!(!program.log().contains("may fail"), "{}", program.log());
         go_on();
+        open.go_on(&format!("from {before:?} to {mode:?}"));
+        if open.0.is_empty() {
+            // As if the answer to the last datagram had come long ago.
+            addresses().iter().for_each(|address| drop(from_address(&cluster, "-D", address)));
+            eventually("no address is kept", || kept(&cluster).is_empty());
+            open = Open::from_the_node(&cluster);
+        } else if past.0 == Mode::Ipvs && mode == Mode::Ipvs {
+            let kept = kept(&cluster);
+            assert!(addresses().iter().all(|address| kept.contains(&format!("local {address} "))), "{kept}");
+        }
         program.kill();
     }
     if past.0 == Mode::Ipvs {
@@ -114,10 +136,12 @@ fn over_and_back(past: KubeProxy, mode: Mode) {
     go_on();
     shell(cluster.node(), &format!("{BINARY} cleanup --only=nft"));
     go_on();
+    open.go_on("back with kube-proxy");
+    assert_eq!(kept(&cluster), "");
     assert_eq!(past.traces(cluster.node()), all, "what kube-proxy has made is its own");
     assert!(!holds(&cluster, Mode::Nft), "something of ours is left");
     let made: u64 = hammers.into_iter().map(|hammer| without_failure(hammer).successes).sum();
-    println!("{past:?} to {mode:?} and back: {made} connections, 0 failures");
+    println!("{past:?} to {mode:?} and back: {made} connections, 0 failures, and those that stayed open went on");
 }
 
 #[test]
@@ -165,5 +189,8 @@ ways! {
     from_iptables_to_nft_and_back: IptablesNft, Nft;
     from_iptables_to_iptables_and_back: IptablesNft, IptablesNft;
     from_the_ipvs_mode_to_ipvs_and_back: Ipvs, Ipvs;
+    from_the_ipvs_mode_to_nft_and_back: Ipvs, Nft;
+    from_the_ipvs_mode_to_iptables_and_back: Ipvs, IptablesNft;
     from_the_nftables_mode_to_ipvs_and_back: Nft, Ipvs;
+    from_legacy_iptables_to_ipvs_and_back: IptablesLegacy, Ipvs;
 }

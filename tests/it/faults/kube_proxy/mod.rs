@@ -66,12 +66,6 @@ impl KubeProxy {
         self.0.needed()
     }
 
-    /// Whether connections to Services that the node itself has opened outlive it. In its mode ipvs their source is the address of the
-    /// Service, which is one of the node's as long as it is on `kube-ipvs0`.
-    pub fn spares_those_of_the_node(self) -> bool {
-        self.0 != Mode::Ipvs
-    }
-
     /// Lets it serve `web` from these pods.
     pub fn program(self, cluster: &Cluster, pods: &[&str]) {
         let node = cluster.node();
