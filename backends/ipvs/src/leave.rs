@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fairlead_kernel::conntrack::{Conntrack, Flow, TRANSLATED};
 use fairlead_kernel::restore;
-use fairlead_plan::{Family, Node, Protocol, Report, SyncError};
+use fairlead_plan::{Family, Node, Report, SyncError};
 use ipvs_rs::ServiceId;
 
 use crate::backend::{IpvsBackend, State, lock};
@@ -118,16 +118,14 @@ fn forget(held: &Held) -> Result<(), Error> {
     let mut conntrack = Conntrack::open()?;
     let mut flows: Vec<Flow> = Vec::new();
     for ipv6 in [false, true] {
-        for protocol in Protocol::ALL {
-            conntrack.flows(ipv6, protocol.number(), &mut |flow| {
-                let to = SocketAddr::new(flow.original.dst, flow.original.dport);
-                let from = SocketAddr::new(flow.reply.src, flow.reply.sport);
-                // What has the mark of a translation a rule has translated, and not IPVS.
-                if flow.zone == 0 && flow.status & TRANSLATED == 0 && to != from && endpoints.contains(&from) {
-                    flows.push(*flow);
-                }
-            })?;
-        }
+        conntrack.every_flow(ipv6, &mut |flow| {
+            let to = SocketAddr::new(flow.original.dst, flow.original.dport);
+            let from = SocketAddr::new(flow.reply.src, flow.reply.sport);
+            // What has the mark of a translation a rule has translated, and not IPVS.
+            if flow.zone == 0 && flow.status & TRANSLATED == 0 && to != from && endpoints.contains(&from) {
+                flows.push(*flow);
+            }
+        })?;
     }
     conntrack.delete_all(&flows)?;
     Ok(())

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use fairlead_kernel::conntrack::Conntrack;
 use fairlead_kernel::route::{PROTOCOL_OURS, Refusal, Rtnl, Write};
-use fairlead_plan::{Protocol, SyncError};
+use fairlead_plan::SyncError;
 
 use crate::error::Error;
 use crate::layout::LINK;
@@ -23,7 +23,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at most.
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 /// So many times as long as a look takes is waited at least: the table of flows may be large.
-const RESTS: u32 = 20;
+const RESTS: u32 = 5;
 /// Addresses for documentation, which nobody has (RFC 5737, RFC 3849).
 const NOBODY: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
@@ -134,9 +134,7 @@ fn look(idle: &mut HashSet<IpAddr>) -> Result<bool, Error> {
     let mut unused: HashSet<IpAddr> = held.iter().copied().collect();
     let mut conntrack = Conntrack::open()?;
     for ipv6 in [false, true] {
-        for protocol in Protocol::ALL {
-            conntrack.flows(ipv6, protocol.number(), &mut |flow| _ = unused.remove(&flow.original.src))?;
-        }
+        conntrack.every_flow(ipv6, &mut |flow| _ = unused.remove(&flow.original.src))?;
     }
     let gone = held.into_iter().filter(|address| unused.contains(address) && idle.contains(address));
     remove(&mut rtnl, gone)?;

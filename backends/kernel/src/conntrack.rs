@@ -132,6 +132,23 @@ impl Conntrack {
     /// # Errors
     /// As [`Conntrack::udp_flows`].
     pub fn flows(&mut self, ipv6: bool, protocol: u8, each: &mut dyn FnMut(&Flow)) -> Result<(), ConntrackError> {
+        self.list(ipv6, &|found| found == protocol, each)
+    }
+
+    /// Hands out every flow of a family, of all protocols that have ports: in one walk of the kernel's table.
+    ///
+    /// # Errors
+    /// As [`Conntrack::udp_flows`].
+    pub fn every_flow(&mut self, ipv6: bool, each: &mut dyn FnMut(&Flow)) -> Result<(), ConntrackError> {
+        self.list(ipv6, &|_| true, each)
+    }
+
+    fn list(
+        &mut self,
+        ipv6: bool,
+        wanted: &dyn Fn(u8) -> bool,
+        each: &mut dyn FnMut(&Flow),
+    ) -> Result<(), ConntrackError> {
         self.seq = self.seq.wrapping_add(1);
         let family = address_family(ipv6);
         let request = Message::new(GET, REQUEST | DUMP, self.seq, &nfgenmsg(family)).finish()?;
@@ -139,7 +156,7 @@ impl Conntrack {
         let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
             let list = message.payload.get(NFGENMSG_LEN..).unwrap_or_default();
             if message.header.kind == NEW
-                && let Some(flow) = flow(&attributes(list), |found| found == protocol)
+                && let Some(flow) = flow(&attributes(list), wanted)
             {
                 each(&flow);
             }

@@ -119,9 +119,6 @@ fn over_and_back(past: KubeProxy, mode: Mode) {
         go_on();
         open.go_on(&format!("from {before:?} to {mode:?}"));
         if open.0.is_empty() {
-            // As if the answer to the last datagram had come long ago.
-            addresses().iter().for_each(|address| drop(from_address(&cluster, "-D", address)));
-            eventually("no address is kept", || kept(&cluster).is_empty());
             open = Open::from_the_node(&cluster);
         } else if past.0 == Mode::Ipvs && mode == Mode::Ipvs {
             let kept = kept(&cluster);
