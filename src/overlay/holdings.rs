@@ -85,6 +85,11 @@ impl Holdings {
         holding.reach.objects().nth(place.at()).map(|(_, value)| (value, &holding.peer))
     }
 
+    /// Gives back the room for more than there is. The tables of numbers stay: theirs is small.
+    pub fn fit(&mut self) {
+        self.holdings.shrink_to_fit();
+    }
+
     /// Everything and where it is, in no order.
     pub fn wanted(&self) -> impl Iterator<Item = (Place, Object, &PeerId)> {
         let all = self.holdings.iter().zip(0..).filter_map(|(holding, number)| Some((holding.as_ref()?, number)));

@@ -59,6 +59,11 @@ struct Node {
 }
 
 impl Peers {
+    /// Gives back the room for more peers than there are.
+    pub fn fit(&mut self) {
+        self.holdings.fit();
+    }
+
     /// What is wanted and where it is kept, with the peer for which it is, in no order.
     pub fn wanted(&self) -> impl Iterator<Item = (Place, Object, &PeerId)> {
         self.holdings.wanted()

@@ -85,6 +85,8 @@ pub struct Worker {
     /// Not before this, whatever happens.
     not_before: Instant,
     failures: u32,
+    /// Nothing has been compared yet.
+    starts: bool,
     retries: Retries,
     /// The last of [`Peers::decisions`] that others were told.
     told: u64,
@@ -116,6 +118,7 @@ impl Worker {
             look_at: None,
             not_before: now,
             failures: 0,
+            starts: true,
             retries: Retries::default(),
             told: 0,
         }
@@ -257,8 +260,9 @@ impl Worker {
                 self.failures = 0;
                 let took = started.elapsed();
                 self.outside.compared(took);
-                if self.told == 0 {
-                    // What the first comparison needed for a moment.
+                if std::mem::take(&mut self.starts) {
+                    self.peers.fit();
+                    // What the first comparison needed for a moment. Not later: the other threads' heap waits meanwhile.
                     memory::give_back();
                 }
                 // Somebody who fights us gets at most half of our time.
