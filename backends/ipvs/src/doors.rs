@@ -59,7 +59,7 @@ impl Transport for Netlink {
 }
 
 /// What `iptables-save` prints of [`structure::TABLES`], by family.
-pub type Saved = Vec<(Family, [String; 3])>;
+pub type Saved = Vec<(Family, [String; structure::TABLES.len()])>;
 
 /// All of them, in one network namespace.
 #[derive(Debug)]

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use fairlead_lab::Feature;
 use serde_json::{Value, json};
 
-use super::can_run;
 use super::kubeadm::{after_the_overlay, has_the_address, is_rolled_out, with_kube_proxy};
 use super::readme::last_asked;
 use super::scene::Scene;
@@ -241,28 +240,20 @@ const OTHER_CNI: &[Step] = &[
 
 #[test]
 fn the_commands_of_the_page_about_image_and_manifests_do_what_it_says() {
-    if can_run() {
-        play("deploy/README.md", &mut Scene::new(), &[README]);
-    }
+    play("deploy/README.md", &[README]);
 }
 
 #[test]
 fn the_commands_of_the_page_for_ipvs_do_what_it_says() {
-    if can_run() {
-        play("deploy/ipvs.md", &mut Scene::new(), &[IPVS]);
-    }
+    play("deploy/ipvs.md", &[IPVS]);
 }
 
 #[test]
 fn the_commands_of_the_page_for_k3s_do_what_it_says() {
-    if can_run() {
-        play("deploy/k3s.md", &mut Scene::new(), &[K3S]);
-    }
+    play("deploy/k3s.md", &[K3S]);
 }
 
 #[test]
 fn the_commands_of_the_page_for_other_cnis_do_what_it_says() {
-    if can_run() {
-        play("deploy/other-cni.md", &mut Scene::new(), &[OTHER_CNI]);
-    }
+    play("deploy/other-cni.md", &[OTHER_CNI]);
 }

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::can_run;
 use super::scene::Scene;
 use super::step::{Step, ends, play};
 use crate::operate::deploy::kubeadm::DAEMON_SET;
@@ -290,7 +289,5 @@ const BACK: &[Step] = &[
 
 #[test]
 fn the_commands_of_the_page_for_kubeadm_do_what_it_says() {
-    if can_run() {
-        play("deploy/kubeadm.md", &mut Scene::new(), &[BY_THE_IMAGE, BY_THE_MANIFESTS, FLANNEL, BACK]);
-    }
+    play("deploy/kubeadm.md", &[BY_THE_IMAGE, BY_THE_MANIFESTS, FLANNEL, BACK]);
 }

@@ -13,8 +13,6 @@ mod step;
 
 use std::collections::BTreeSet;
 
-use fairlead_lab::{Feature, needs};
-
 use page::{pages, shown_in};
 use step::is_played;
 
@@ -57,10 +55,6 @@ const PLAYED: [&str; 9] = [
     "deploy/kubeadm.md",
     "deploy/other-cni.md",
 ];
-
-fn can_run() -> bool {
-    needs(&[Feature::Namespaces, Feature::NfTables, Feature::Vxlan, Feature::Iptables, Feature::Deployment])
-}
 
 #[test]
 fn every_command_that_is_declared_is_in_a_page() {

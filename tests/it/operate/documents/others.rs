@@ -2,8 +2,6 @@
 
 use fairlead_plan::Family;
 
-use super::can_run;
-use super::scene::Scene;
 use super::step::{Step, ends, flags, play};
 use crate::faults::service;
 use crate::operate::deploy::rendered::root;
@@ -78,21 +76,15 @@ const IPTABLES: &[Step] = &[ends(
 
 #[test]
 fn the_commands_of_the_page_about_dashboards_do_what_it_says() {
-    if can_run() {
-        play("dashboards/README.md", &mut Scene::new(), &[DASHBOARDS]);
-    }
+    play("dashboards/README.md", &[DASHBOARDS]);
 }
 
 #[test]
 fn the_command_of_the_page_of_metrics_prints_it() {
-    if can_run() {
-        play("dashboards/metrics.md", &mut Scene::new(), &[METRICS]);
-    }
+    play("dashboards/metrics.md", &[METRICS]);
 }
 
 #[test]
 fn the_command_of_the_page_of_mode_iptables_does_what_it_says() {
-    if can_run() {
-        play("backends/iptables/README.md", &mut Scene::new(), &[IPTABLES]);
-    }
+    play("backends/iptables/README.md", &[IPTABLES]);
 }

@@ -37,8 +37,8 @@ const ENTER: &str = "
     mount --bind \"$1/etc\" /etc
     mount --bind \"$1/var-lib\" /var/lib
     mount --bind \"$1/run\" /run
-    for there in deploy fairlead/deploy; do mount --bind -o ro \"$2/deploy\" \"$1/work/$there\"; done
-    cd \"$1/work\"
+    for there in deploy fairlead/deploy; do mount --bind -o ro \"$2/deploy\" \"$1/commands/$there\"; done
+    cd \"$1/commands\"
     export EDITOR=\"$1/bin/editor\" HOME=\"$1/home\" PATH=\"$1/bin:$PATH\"
     eval \"$3\"";
 /// Where pods have their service account.
@@ -63,7 +63,7 @@ impl Scene {
     pub fn new() -> Self {
         let stage = Stage::new();
         let folder = stage.directory.path().join("scene");
-        for name in ["etc", "var-lib", "run", "work/deploy", "work/fairlead/deploy", "bin", "home/.kube"] {
+        for name in ["etc", "var-lib", "run", "commands/deploy", "commands/fairlead/deploy", "bin", "home/.kube"] {
             fs::create_dir_all(folder.join(name)).unwrap();
         }
         for name in OF_MACHINE {
@@ -114,7 +114,7 @@ impl Scene {
             }
         }
         assert!(!file.starts_with('/'), "{file} is the machine's");
-        self.folder.join("work").join(file)
+        self.folder.join("commands").join(file)
     }
 
     /// Writes a file of the node.

@@ -1,5 +1,7 @@
 //! One command of a page: what must be there before, how it ends, and what must be so afterwards.
 
+use fairlead_lab::{Feature, needs};
+
 use super::page::{self, Shown};
 use super::scene::Scene;
 use super::{MENTIONED, NOT_RUN};
@@ -114,8 +116,12 @@ impl Step {
     }
 }
 
-/// Plays all commands of a page in its order. Each must have its step, and each step its command.
-pub fn play(page: &str, scene: &mut Scene, steps: &[&[Step]]) {
+/// Plays all commands of a page in its order, on a node of their own. Each must have its step, and each step its command.
+pub fn play(page: &str, steps: &[&[Step]]) {
+    if !needs(&[Feature::Namespaces, Feature::NfTables, Feature::Vxlan, Feature::Iptables, Feature::Deployment]) {
+        return;
+    }
+    let scene = &mut Scene::new();
     let mut left: Vec<&Step> = steps.iter().copied().flatten().collect();
     for shown in page::shown_in(page).into_iter().filter(is_played) {
         let at = left.iter().position(|step| step.command == shown.text);
