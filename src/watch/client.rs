@@ -27,6 +27,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
 const CONNECT: Duration = Duration::from_secs(10);
 /// Unused connections are closed before a middlebox forgets them.
 const POOL_IDLE: Duration = Duration::from_secs(30);
+/// What one connection reads at a time, bytes. Without this limit each watch keeps a buffer of 400 kB, made for its first list.
+const READ_AT_ONCE: usize = 64 << 10;
 
 /// How to reach the API server and what to ask it for.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,7 +125,10 @@ impl ApiSettings {
         let auth = config.auth_layer().map_err(ConnectError::Credentials)?;
         let headers = config.extra_headers_layer().map_err(ConnectError::Credentials)?;
         let connector = config.rustls_https_connector_with_connector(connector()).map_err(ConnectError::Credentials)?;
-        let http = HttpClient::builder(TokioExecutor::new()).pool_idle_timeout(POOL_IDLE).build(connector);
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .http1_max_buf_size(READ_AT_ONCE)
+            .build(connector);
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(auth)
