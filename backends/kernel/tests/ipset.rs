@@ -27,6 +27,25 @@ fn frontend(v6: bool, host: u32, mark: u32) -> SetEntry {
     SetEntry { ip: Some(ip(v6, host)), protocol: Some(6), port: Some(443), mark: Some(mark), ..SetEntry::default() }
 }
 
+/// A port of SCTP at one half of all addresses.
+fn half(v6: bool, upper: bool, mark: u32) -> SetEntry {
+    const SCTP: u8 = 132;
+    let first = match (v6, upper) {
+        (false, false) => IpAddr::from([0; 4]),
+        (false, true) => IpAddr::from([128, 0, 0, 0]),
+        (true, false) => IpAddr::from([0; 16]),
+        (true, true) => IpAddr::from([0x8000, 0, 0, 0, 0, 0, 0, 0]),
+    };
+    SetEntry {
+        ip: Some(first),
+        prefix: Some(1),
+        protocol: Some(SCTP),
+        port: Some(30_000),
+        mark: Some(mark),
+        ..SetEntry::default()
+    }
+}
+
 fn spec(name: &str, kind: SetKind, v6: bool) -> SetSpec<'_> {
     SetSpec { name, kind, v6, marks: true }
 }
@@ -58,6 +77,7 @@ fn every_kind_of_set_holds_what_was_put_in_and_shows_it_to_others() {
             (SetKind::IpPortIp, hairpin),
             (SetKind::IpPortNet, SetEntry { prefix: Some(if v6 { 120 } else { 24 }), ..net }),
             (SetKind::Net, prefix),
+            (SetKind::NetPort, half(v6, true, 8)),
             (SetKind::Port, SetEntry { port: Some(30_080), mark: Some(9), ..SetEntry::default() }),
         ];
         for (kind, entry) in cases {
@@ -77,6 +97,38 @@ fn every_kind_of_set_holds_what_was_put_in_and_shows_it_to_others() {
         assert!(text.contains(&format!("add hash-ip-port {address},tcp:443 skbmark 0x60004001")), "{text}");
         assert!(text.contains("add bitmap-port 30080 skbmark 0x9"), "{text}");
         assert!(text.contains(&format!("add hash-ip-port-ip {address},tcp:443,{address}")), "{text}");
+        let upper = if v6 { "8000::/1" } else { "128.0.0.0/1" };
+        assert!(text.contains(&format!("add hash-net-port {upper},sctp:30000 skbmark 0x8")), "{text}");
+    });
+}
+
+#[test]
+fn two_halves_hold_a_port_at_every_address_and_are_overwritten_in_place() {
+    let holds =
+        |set: &str, what: &str| Command::new("ipset").args(["-q", "test", set, what]).status().unwrap().success();
+    each(|v6, ipset| {
+        make(ipset, &[spec("halves", SetKind::NetPort, v6)]);
+        for mark in [1, 1, 2] {
+            let mut batch = SetBatch::new();
+            batch.add("halves", &[half(v6, false, mark), half(v6, true, mark)]);
+            ipset.send(&batch).unwrap();
+            let wanted = [half(v6, false, mark), half(v6, true, mark)];
+            assert_eq!(sorted(ipset.entries("halves").unwrap()), wanted.into());
+        }
+        let everywhere = match v6 {
+            false => ["10.0.0.1", "127.255.255.255", "128.0.0.1", "255.255.255.254"],
+            true => ["::1", "7fff:ffff::1", "8000::1", "fd00::1"],
+        };
+        for address in everywhere {
+            assert!(holds("halves", &format!("{address},sctp:30000")), "{address}");
+            assert!(!holds("halves", &format!("{address},sctp:30001")), "{address}");
+            assert!(!holds("halves", &format!("{address},tcp:30000")), "{address}");
+        }
+        let mut batch = SetBatch::new();
+        batch.delete("halves", &[half(v6, false, 2).key()]);
+        ipset.send(&batch).unwrap();
+        assert_eq!(ipset.entries("halves").unwrap(), [half(v6, true, 2)]);
+        assert!(!holds("halves", &format!("{},sctp:30000", everywhere[0])));
     });
 }
 

@@ -19,12 +19,15 @@ pub enum SetKind {
     IpPortNet,
     /// `hash:net`
     Net,
-    /// `bitmap:port`, all ports
+    /// `hash:net,port`
+    NetPort,
+    /// `bitmap:port`, all ports of TCP and UDP: packets of other protocols are in none
     Port,
 }
 
 impl SetKind {
-    pub(super) const ALL: [Self; 6] = [Self::Ip, Self::IpPort, Self::IpPortIp, Self::IpPortNet, Self::Net, Self::Port];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Ip, Self::IpPort, Self::IpPortIp, Self::IpPortNet, Self::Net, Self::NetPort, Self::Port];
 
     /// Its name in the kernel.
     #[must_use]
@@ -35,6 +38,7 @@ impl SetKind {
             Self::IpPortIp => "hash:ip,port,ip",
             Self::IpPortNet => "hash:ip,port,net",
             Self::Net => "hash:net",
+            Self::NetPort => "hash:net,port",
             Self::Port => "bitmap:port",
         }
     }
@@ -46,7 +50,7 @@ impl SetKind {
             Self::Ip => 4,
             Self::IpPort | Self::IpPortIp => 5,
             Self::Net => 6,
-            Self::IpPortNet => 7,
+            Self::IpPortNet | Self::NetPort => 7,
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct SetEntry {
     pub port: Option<u16>,
     /// The second address.
     pub second: Option<IpAddr>,
-    /// How many bits of the last address count, in types that end in `net`. Never 0: two halves stand for everything.
+    /// How many bits of the last address count, in types that have a `net`. Never 0: two halves stand for everything.
     pub prefix: Option<u8>,
     /// What the target `SET --map-set` makes of the whole packet mark, in sets with marks.
     pub mark: Option<u32>,
