@@ -101,6 +101,7 @@ pub fn everything() -> Plan {
         services.push(sticky);
         let mut external = service(family, "external", 6, Protocol::Sctp, few());
         external.frontends.push(Frontend::ExternalIp(SocketAddr::new(addr(family, "198.51.100.9", "2001:db8::9"), 99)));
+        external.frontends.push(Frontend::NodePort(30_006));
         services.push(external);
     }
     Plan { node: Arc::new(node()), services: services.into_iter().collect() }

@@ -86,7 +86,7 @@ fn node_facts() -> impl Strategy<Value = Node> {
 }
 
 fn any_service() -> impl Strategy<Value = Service> {
-    let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
+    let protocol = select(Protocol::ALL.to_vec());
     let named = (select(vec!["a", "b", "c"]), select(Family::BOTH.to_vec()), protocol);
     named.prop_flat_map(|(name, family, protocol)| {
         let routes = (any_route(), any_route());
