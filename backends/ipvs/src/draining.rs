@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use fairlead_plan::{Family, Protocol};
 use ipvs_rs::{Destination, ServiceId};
 
-use crate::render::{Entry, Server, Way};
+use crate::entry::Entry;
+use crate::render::{Server, Way};
 
 /// Connections that have not ended after so long are cut off.
 pub const LIMIT: Duration = Duration::from_secs(3_600);

@@ -8,6 +8,7 @@ use fairlead_plan::{Family, Protocol};
 use ipvs_rs::ServiceId;
 
 use crate::doors::Doors;
+use crate::entry::protocol;
 use crate::error::Error;
 use crate::layout::{LINK, Set};
 use crate::mark::Marks;
@@ -95,7 +96,7 @@ impl Tracer {
         let is_same = |held: u32| self.marks.given(held).is_some() && self.marks.number(held) == number;
         let mut entries = Set::FRONTENDS.iter().filter_map(|set| sets.get(set)).flatten();
         let (entry, _) = entries.find(|(_, held)| held.is_some_and(is_same))?;
-        entry.protocol.and_then(crate::tables::protocol)
+        entry.protocol.and_then(protocol)
     }
 
     /// Whether there is a chain of ours in this family.

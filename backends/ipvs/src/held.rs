@@ -1,21 +1,22 @@
 //! What the kernel holds, read at a start or after a doubt.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use fairlead_kernel::address::local_addresses;
-use fairlead_kernel::ipset::SetEntry;
+use fairlead_kernel::ipset::{SetEntry, SetKind};
 use fairlead_plan::{Family, Protocol};
 use ipnet::IpNet;
 use ipvs_rs::{Destination, Service, ServiceId};
 
 use crate::doors::Doors;
+use crate::entry::{self, Entry};
 use crate::error::Error;
-use crate::layout::Set;
+use crate::layout::{self, Set};
 use crate::mark::Marks;
-use crate::render::{self, Entry, Server, Style, Way};
-use crate::tables::{Tables, Wanted, protocol};
+use crate::render::{self, Server, Style, Way};
+use crate::tables::{Tables, Wanted};
 
 /// Everything of ours.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Held {
     pub entries: BTreeMap<Entry, Option<u32>>,
     /// Virtual services with their endpoints.
     pub servers: BTreeMap<ServiceId, (Service, Vec<Destination>)>,
+    /// Addresses of this node with the node ports that kube-proxy keeps so.
+    kube_proxys: BTreeSet<SetEntry>,
     /// Virtual services of which nothing says that they are ours.
     others: Vec<Service>,
 }
@@ -38,6 +41,11 @@ impl Held {
             if sets.iter().any(|held| held.name == set.name(family) && held.kind == Some(set.kind())) {
                 let entries = doors.ipset.entries(set.name(family))?;
                 held.entries.extend(entries.iter().map(|entry| (Entry { family, set, key: entry.key() }, entry.mark)));
+            }
+        }
+        for name in Family::BOTH.map(layout::kube_proxys_sctp) {
+            if sets.iter().any(|held| held.name == name && held.kind == Some(SetKind::IpPort)) {
+                held.kube_proxys.extend(doors.ipset.entries(&name)?.iter().map(|entry| entry.key()));
             }
         }
         let local: BTreeSet<IpAddr> =
@@ -77,14 +85,15 @@ impl Held {
         let ServiceId::Address { address, protocol, .. } = id else {
             return matches!(id, ServiceId::Fwmark { mark, .. } if marks.is_ours(*mark));
         };
-        let Some(protocol) = self::protocol(protocol.number()) else { return false };
+        let Some(protocol) = entry::protocol(protocol.number()) else { return false };
         let (ip, family) = (address.ip(), Family::of(address.ip()));
+        let place = entry::place(protocol, *address);
         let listed = |set, key| self.entries.contains_key(&Entry { family, set, key });
-        let node_port = SetEntry { port: Some(address.port()), ..SetEntry::default() };
         !excluded.iter().any(|net| net.contains(&ip))
             && (nets.iter().any(|net| net.contains(&ip))
-                || Set::FRONTENDS.into_iter().any(|set| listed(set, render::place(protocol, *address)))
-                || local.contains(&ip) && listed(Set::node_ports(protocol), node_port))
+                || Set::FRONTENDS.into_iter().any(|set| listed(set, place))
+                || self.kube_proxys.contains(&place)
+                || local.contains(&ip) && listed(Set::node_ports(protocol), entry::at_node(protocol, *address)))
     }
 
     /// As if it had been wanted, so that it can be compared.
@@ -119,13 +128,14 @@ impl Held {
         by_number: &BTreeMap<(ipvs_rs::Family, u32), Vec<ServiceId>>,
     ) -> Way {
         let number = (render::family(entry.family), marks.number(mark));
-        let numbered = marks.is_ours(mark) && (entry.key.ip.is_none() || marks.given(mark).is_some());
+        let address = entry.address();
+        let numbered = marks.is_ours(mark) && (address.is_none() || marks.given(mark).is_some());
         let mut servers: Vec<ServiceId> = by_number.get(&number).filter(|_| numbered).cloned().unwrap_or_default();
-        if let Some((place, protocol)) = address_of(&entry) {
-            servers.push(ServiceId::Address { protocol: render::protocol(protocol), address: place });
+        if let Some((protocol, address)) = address {
+            servers.push(ServiceId::Address { protocol: render::protocol(protocol), address });
         }
         servers.retain(|id| self.servers.contains_key(id));
-        Way { entry, mark, servers, address: entry.key.ip.map(|ip| (ip, false)) }
+        Way { entry, mark, servers, address: address.map(|(_, at)| (at.ip(), false)) }
     }
 
     /// Entries that several services may need, with their marks.
@@ -138,8 +148,8 @@ impl Held {
     pub fn note_in(&self, tables: &mut Tables, at: Instant) {
         for (entry, mark) in &self.entries {
             let given = mark.and_then(|mark| tables.context.marks.given(mark));
-            if let (Some(number), Some((place, protocol))) = (given, address_of(entry)) {
-                tables.numbers.note(protocol, place, number);
+            if let (Some(number), Some((protocol, addr))) = (given, entry.address()) {
+                tables.numbers.note(protocol, addr, number);
             }
         }
         for (id, (service, destinations)) in &self.servers {
@@ -154,7 +164,7 @@ impl Held {
 /// A virtual service as if it had been wanted. What its packets are, a mark tells of node ports alone.
 pub fn server(id: ServiceId, service: &Service, destinations: &[Destination], marks: Marks) -> Server {
     let protocol = match id {
-        ServiceId::Address { protocol, .. } => self::protocol(protocol.number()),
+        ServiceId::Address { protocol, .. } => entry::protocol(protocol.number()),
         ServiceId::Fwmark { mark, .. } => marks.node_port_protocol(mark),
     };
     let mut endpoints: Vec<_> = destinations.iter().filter(|one| one.weight > 0).map(|one| one.address).collect();
@@ -167,9 +177,49 @@ pub fn server(id: ServiceId, service: &Service, destinations: &[Destination], ma
     }
 }
 
-/// The address and port of a frontend's entry.
-fn address_of(entry: &Entry) -> Option<(SocketAddr, Protocol)> {
-    let (ip, port) = (entry.key.ip?, entry.key.port?);
-    Set::FRONTENDS.contains(&entry.set).then_some(())?;
-    Some((SocketAddr::new(ip, port), entry.key.protocol.and_then(protocol)?))
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    const PORT: u16 = 30_000;
+    const HERE: [&str; 2] = ["192.168.50.1", "fd00:50::1"];
+    const ELSEWHERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+
+    /// Whether a virtual service at this address is ours.
+    fn is_ours(held: &Held, ip: &str, protocol: Protocol, port: u16) -> bool {
+        let local = HERE.map(|here| here.parse().expect("an address")).into();
+        let address = SocketAddr::new(ip.parse().expect("an address"), port);
+        let id = ServiceId::Address { protocol: render::protocol(protocol), address };
+        held.is_ours(&id, Marks::new(1 << 14), &[], &[], &local)
+    }
+
+    #[test]
+    fn a_virtual_service_at_a_node_port_is_ours_where_a_set_of_ours_says_so() {
+        for protocol in Protocol::ALL {
+            let entries = Family::BOTH.into_iter().flat_map(|family| entry::node_port(family, protocol, PORT));
+            let held = Held { entries: entries.map(|entry| (entry, Some(1))).collect(), ..Held::default() };
+            for (here, elsewhere) in HERE.into_iter().zip(ELSEWHERE) {
+                assert!(is_ours(&held, here, protocol, PORT), "{here} {protocol}");
+                assert!(!is_ours(&held, here, protocol, PORT + 1), "{here} {protocol}");
+                assert!(!is_ours(&held, elsewhere, protocol, PORT), "{elsewhere} {protocol}");
+                for other in Protocol::ALL.into_iter().filter(|other| *other != protocol) {
+                    assert!(!is_ours(&held, here, other, PORT), "{here} {other}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_virtual_service_at_an_sctp_node_port_of_kube_proxy_is_ours() {
+        let mut held = Held::default();
+        let at = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), PORT);
+        held.kube_proxys.extend(HERE.map(|ip| entry::place(Protocol::Sctp, at(ip))));
+        for (here, elsewhere) in HERE.into_iter().zip(ELSEWHERE) {
+            assert!(is_ours(&held, here, Protocol::Sctp, PORT));
+            assert!(!is_ours(&held, here, Protocol::Tcp, PORT));
+            assert!(!is_ours(&held, elsewhere, Protocol::Sctp, PORT));
+        }
+    }
 }

@@ -9,7 +9,8 @@ use ipvs_rs::{Command, Destination, Message, Service, ServiceId};
 use proptest::prelude::*;
 
 use crate::Settings;
-use crate::render::Entry;
+use crate::entry::Entry;
+use crate::held::Held;
 use crate::sample;
 use crate::tables::Tables;
 use crate::writes::{Write, Writes};
@@ -76,6 +77,25 @@ impl Kernel {
     }
 }
 
+/// What a program that has just been started finds, and what it writes for a plan.
+fn adopted(plan: &Plan, kernel: &Kernel) -> (Tables, Writes) {
+    let (mut tables, mut writes) = (Tables::new(Settings::default().context(&plan.node)), Writes::default());
+    let mut held = Held::default();
+    held.entries.clone_from(&kernel.entries);
+    for (id, (service, destinations)) in &kernel.servers {
+        let all = destinations.iter().map(|(address, weight)| Destination::new(*address).weight(*weight));
+        held.servers.insert(*id, (service.clone(), all.collect()));
+    }
+    let at = Instant::now();
+    held.note_in(&mut tables, at);
+    let mut was = held.as_wanted(tables.context.marks);
+    tables.assume(&was, held.shared());
+    tables.put(plan.services.iter().map(|service| &**service), &mut was, at, &mut writes);
+    tables.remove(&was, at, &mut writes);
+    tables.settle_shares(&mut writes);
+    (tables, writes)
+}
+
 /// From nothing.
 fn whole(plan: &Plan) -> (Tables, Kernel) {
     let (mut tables, mut kernel) = (Tables::new(Settings::default().context(&plan.node)), Kernel::default());
@@ -119,6 +139,24 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_start_writes_nothing_that_is_there_and_ends_at_the_plan(mut plans in sample::random::journey(1)) {
+        // Of marks around another bit the numbers are others.
+        plans[1].node = plans[0].node.clone();
+        let (_, mut kernel) = whole(&plans[0]);
+        let (tables, writes) = adopted(&plans[0], &kernel);
+        prop_assert!(writes.is_empty(), "{:?}", writes);
+        for family in Family::BOTH {
+            prop_assert_eq!(tables.entries(family), held(&kernel, family));
+        }
+        let (mut tables, writes) = adopted(&plans[1], &kernel);
+        kernel.write(&writes);
+        kernel.drain(&mut tables, &BTreeSet::new());
+        prop_assert!(tables.draining.is_empty());
+        let (_, wanted) = whole(&plans[1]);
+        prop_assert_eq!(&kernel, &wanted);
     }
 
     #[test]

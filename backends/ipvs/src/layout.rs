@@ -26,7 +26,7 @@ pub enum Set {
     NodePortTcp,
     /// As above.
     NodePortUdp,
-    /// As above.
+    /// As above, each twice: for either half of all addresses. Sets of ports know no SCTP.
     NodePortSctp,
     /// `ClusterIP`s with their ports.
     ClusterIp,
@@ -57,7 +57,7 @@ impl Set {
     /// The sets whose entries are addresses and ports of frontends.
     pub const FRONTENDS: [Self; 3] = [Self::ClusterIp, Self::ExternalIp, Self::LoadBalancer];
 
-    /// kube-proxy's names: in IPv6 with a 6 in them, and no longer than a set's name may be.
+    /// kube-proxy's names where it has the same: in IPv6 with a 6 in them, and no longer than a set's name may be.
     pub const fn name(self, family: Family) -> &'static str {
         let [v4, v6] = match self {
             Self::SourceCidr => ["KUBE-LOAD-BALANCER-SOURCE-CIDR", "KUBE-6-LOAD-BALANCER-SOURCE-CID"],
@@ -65,7 +65,7 @@ impl Set {
             Self::LoopBack => ["KUBE-LOOP-BACK", "KUBE-6-LOOP-BACK"],
             Self::NodePortTcp => ["KUBE-NODE-PORT-TCP", "KUBE-6-NODE-PORT-TCP"],
             Self::NodePortUdp => ["KUBE-NODE-PORT-UDP", "KUBE-6-NODE-PORT-UDP"],
-            Self::NodePortSctp => ["KUBE-NODE-PORT-SCTP", "KUBE-6-NODE-PORT-SCTP"],
+            Self::NodePortSctp => ["KUBE-NODE-PORT-SCTP-NET", "KUBE-6-NODE-PORT-SCTP-NET"],
             Self::ClusterIp => ["KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"],
             Self::ExternalIp => ["KUBE-EXTERNAL-IP", "KUBE-6-EXTERNAL-IP"],
             Self::LoadBalancer => ["KUBE-LOAD-BALANCER", "KUBE-6-LOAD-BALANCER"],
@@ -83,7 +83,8 @@ impl Set {
             Self::SourceCidr => SetKind::IpPortNet,
             Self::LoopBack => SetKind::IpPortIp,
             Self::Firewall | Self::ClusterIp | Self::ExternalIp | Self::LoadBalancer => SetKind::IpPort,
-            Self::NodePortTcp | Self::NodePortUdp | Self::NodePortSctp => SetKind::Port,
+            Self::NodePortTcp | Self::NodePortUdp => SetKind::Port,
+            Self::NodePortSctp => SetKind::NetPort,
             Self::Addresses => SetKind::Ip,
         }
     }
@@ -113,26 +114,37 @@ pub fn sets() -> impl Iterator<Item = &'static str> {
     Set::ALL.into_iter().flat_map(|set| Family::BOTH.map(|family| set.name(family)))
 }
 
-/// Sets that kube-proxy has and this program does not.
-const KUBE_PROXYS: [&str; 8] = [
+/// Where kube-proxy has SCTP node ports, with the addresses of the node.
+const SCTP_HASH: &str = "NODE-PORT-SCTP-HASH";
+/// Sets that kube-proxy has and this program has not. The last one is of older versions of both.
+const KUBE_PROXYS: [&str; 9] = [
     "LOAD-BALANCER-SOURCE-IP",
     "LOAD-BALANCER-LOCAL",
     "EXTERNAL-IP-LOCAL",
     "NODE-PORT-LOCAL-TCP",
     "NODE-PORT-LOCAL-UDP",
-    "NODE-PORT-SCTP-HASH",
+    SCTP_HASH,
     "NODE-PORT-LOCAL-SCTP-HASH",
     "HEALTH-CHECK-NODE-PORT",
+    "NODE-PORT-SCTP",
 ];
 
-/// Their names in both families; kube-proxy cuts them where the kernel would.
+/// Their names in both families.
 pub fn kube_proxys_sets() -> Vec<String> {
-    let name = |beginning: &str, name: &str| {
-        let mut whole = format!("{beginning}{name}");
-        whole.truncate(fairlead_kernel::ipset::NAME_MAX);
-        whole
-    };
-    KUBE_PROXYS.into_iter().flat_map(|set| [name("KUBE-", set), name("KUBE-6-", set)]).collect()
+    KUBE_PROXYS.into_iter().flat_map(|set| Family::BOTH.map(|family| kube_proxys(set, family))).collect()
+}
+
+/// The set of kube-proxy's SCTP node ports: of them nothing else says whose their virtual services are.
+pub fn kube_proxys_sctp(family: Family) -> String {
+    kube_proxys(SCTP_HASH, family)
+}
+
+/// kube-proxy cuts names where the kernel would.
+fn kube_proxys(set: &str, family: Family) -> String {
+    let six = if family == Family::V6 { "6-" } else { "" };
+    let mut whole = format!("KUBE-{six}{set}");
+    whole.truncate(fairlead_kernel::ipset::NAME_MAX);
+    whole
 }
 
 /// How packets to frontends come to this machine.
@@ -151,5 +163,6 @@ mod tests {
         let names: std::collections::BTreeSet<_> = all.collect();
         assert_eq!(names.len(), Set::ALL.len() * 2);
         assert!(names.iter().all(|name| name.len() <= fairlead_kernel::ipset::NAME_MAX), "{names:?}");
+        assert!(kube_proxys_sets().iter().all(|name| !names.contains(name.as_str())), "a set that goes is one of ours");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  packet ─> KUBE-IPVS-SERVICES (mangle): is ip:port in KUBE-CLUSTER-IP, KUBE-EXTERNAL-IP, KUBE-LOAD-BALANCER, or the node port in
-//!                │                        KUBE-NODE-PORT-TCP, -UDP, -SCTP?  The entry's mark says for each origin what to do
+//!                │                        KUBE-NODE-PORT-TCP, -UDP, -SCTP-NET?  Its mark says for each origin what to do
 //!                │ row of the origin: drop, masquerade, which server
 //!                ▼
 //!            rule "mark -> table", whose one route delivers to kube-ipvs0  ─>  IPVS: virtual service by mark, else by address
@@ -38,6 +38,7 @@ mod backend;
 mod cleanup;
 mod doors;
 mod draining;
+mod entry;
 mod error;
 mod follow;
 mod held;

@@ -234,6 +234,20 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_tells_the_protocols_of_one_node_port_from_each_other_and_from_given_numbers() {
+        let marks = Marks::new(1 << 14);
+        let row = Row { to: Destination::First, masquerade: true };
+        let numbers = Protocol::ALL.map(|protocol| Number::NodePort(protocol, 30_000));
+        let servers: std::collections::BTreeSet<u32> =
+            numbers.into_iter().chain([Number::Given(30_000)]).map(|number| marks.server(number, row)).collect();
+        assert_eq!(servers.len(), 4);
+        for (number, protocol) in numbers.into_iter().zip(Protocol::ALL) {
+            assert_eq!(marks.node_port_protocol(marks.server(number, row)), Some(protocol));
+            assert_eq!(marks.number(marks.entry(number, |_| row)), marks.number(marks.server(number, row)));
+        }
+    }
+
+    #[test]
     fn given_numbers_are_read_back_and_node_ports_have_none() {
         let marks = Marks::new(1 << 14);
         let entry = |number| marks.entry(number, |_| Row::DROP);

@@ -1,14 +1,13 @@
 //! From a service to what the kernel must hold for it. Pure.
 
 use std::collections::HashSet;
-use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use fairlead_kernel::ipset::SetEntry;
 use fairlead_plan::{Action, Family, Frontend, FrontendAddr, Origin, Pool, Protocol, Service};
-use ipnet::IpNet;
 use ipvs_rs::{Flags, Scheduler, ServiceId};
 
+use crate::entry::{self, Entry};
 use crate::layout::Set;
 use crate::mark::{Destination, Marks, Number, Row};
 
@@ -43,25 +42,7 @@ pub struct Style {
     pub timeout: u32,
 }
 
-/// An entry of a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// The family of the set.
-    pub family: Family,
-    /// Which set.
-    pub set: Set,
-    /// What is in it, without the mark.
-    pub key: SetEntry,
-}
-
-/// By what tells nearly all entries apart: a start counts one for each service, and hashing all fields is what that would take.
-impl Hash for Entry {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.key.ip, self.key.port).hash(state);
-    }
-}
-
-/// A frontend: the entry that leads packets to its servers.
+/// A frontend: the entry that leads packets to its servers. One that has two entries is two of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
     /// Where it is found.
@@ -120,22 +101,18 @@ pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(Prot
             FrontendAddr::Addr(addr) if lines.by_mark() => Number::Given(given(service.key.protocol, addr)),
             FrontendAddr::Addr(_) => Number::Given(0),
         };
-        let entry = entry(service, frontend);
-        let mut way = Way {
-            entry,
-            mark: context.marks.entry(number, |origin| lines.row(origin)),
-            servers: Vec::new(),
-            address: match frontend.addr() {
-                FrontendAddr::Addr(addr) => Some((addr.ip(), matches!(frontend, Frontend::ClusterIp(_)))),
-                FrontendAddr::NodePort(_) => None,
-            },
+        let mark = context.marks.entry(number, |origin| lines.row(origin));
+        let address = match frontend.addr() {
+            FrontendAddr::Addr(addr) => Some((addr.ip(), matches!(frontend, Frontend::ClusterIp(_)))),
+            FrontendAddr::NodePort(_) => None,
         };
-        for (id, target) in lines.servers(context.marks, service, frontend, number) {
-            way.servers.push(id);
-            objects.servers.push(server(context, service, id, target));
+        let servers = lines.servers(context.marks, service, frontend, number);
+        for entry in entries(service, frontend) {
+            let servers = servers.iter().map(|(id, _)| *id).collect();
+            objects.ways.push(Way { entry, mark, servers, address });
+            objects.limits.extend(limits(service, frontend, entry));
         }
-        objects.ways.push(way);
-        objects.limits.extend(limits(service, frontend, entry));
+        objects.servers.extend(servers.into_iter().map(|(id, target)| server(context, service, id, target)));
     }
     let local = service.endpoints().filter(|endpoint| endpoint.local);
     objects.hairpins = local.map(|endpoint| hairpin(service, endpoint.addr)).collect();
@@ -228,22 +205,15 @@ fn server(context: &Context, service: &Service, id: ServiceId, target: Pool) -> 
     Server { id, protocol: service.key.protocol, style, endpoints }
 }
 
-fn entry(service: &Service, frontend: &Frontend) -> Entry {
+fn entries(service: &Service, frontend: &Frontend) -> Vec<Entry> {
+    let (family, protocol) = (service.key.family, service.key.protocol);
     let (set, addr) = match frontend {
         Frontend::ClusterIp(addr) => (Set::ClusterIp, *addr),
         Frontend::ExternalIp(addr) => (Set::ExternalIp, *addr),
         Frontend::LoadBalancer { addr, .. } => (Set::LoadBalancer, *addr),
-        Frontend::NodePort(port) => {
-            let key = SetEntry { port: Some(*port), ..SetEntry::default() };
-            return Entry { family: service.key.family, set: Set::node_ports(service.key.protocol), key };
-        }
+        Frontend::NodePort(port) => return entry::node_port(family, protocol, *port),
     };
-    Entry { family: service.key.family, set, key: place(service.key.protocol, addr) }
-}
-
-/// An address and port as sets have them.
-pub fn place(protocol: Protocol, addr: SocketAddr) -> SetEntry {
-    SetEntry { ip: Some(addr.ip()), protocol: Some(protocol.number()), port: Some(addr.port()), ..SetEntry::default() }
+    vec![Entry { family, set, key: entry::place(protocol, addr) }]
 }
 
 fn limits(service: &Service, frontend: &Frontend, entry: Entry) -> Vec<Entry> {
@@ -251,7 +221,7 @@ fn limits(service: &Service, frontend: &Frontend, entry: Entry) -> Vec<Entry> {
     if allow.is_empty() {
         return Vec::new();
     }
-    let sources = allow.iter().flat_map(|net| halves(*net)).map(|net| Entry {
+    let sources = allow.iter().flat_map(|net| entry::halves(*net)).map(|net| Entry {
         family: service.key.family,
         set: Set::SourceCidr,
         key: SetEntry { second: Some(net.network()), prefix: Some(net.prefix_len()), ..entry.key },
@@ -259,16 +229,8 @@ fn limits(service: &Service, frontend: &Frontend, entry: Entry) -> Vec<Entry> {
     sources.chain([Entry { set: Set::Firewall, ..entry }]).collect()
 }
 
-/// Sets cannot hold the prefix of length 0.
-fn halves(net: IpNet) -> Vec<IpNet> {
-    if net.prefix_len() > 0 {
-        return vec![net];
-    }
-    net.subnets(1).map(Iterator::collect).unwrap_or_default()
-}
-
 fn hairpin(service: &Service, addr: SocketAddr) -> Entry {
-    let key = SetEntry { second: Some(addr.ip()), ..place(service.key.protocol, addr) };
+    let key = SetEntry { second: Some(addr.ip()), ..entry::place(service.key.protocol, addr) };
     Entry { family: service.key.family, set: Set::LoopBack, key }
 }
 

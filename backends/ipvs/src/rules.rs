@@ -93,8 +93,8 @@ pub struct Chain {
 fn directions(set: Set) -> &'static str {
     match set {
         Set::SourceCidr | Set::LoopBack => "dst,dst,src",
-        Set::Firewall | Set::ClusterIp | Set::ExternalIp | Set::LoadBalancer => "dst,dst",
-        Set::NodePortTcp | Set::NodePortUdp | Set::NodePortSctp | Set::Addresses => "dst",
+        Set::NodePortSctp | Set::Firewall | Set::ClusterIp | Set::ExternalIp | Set::LoadBalancer => "dst,dst",
+        Set::NodePortTcp | Set::NodePortUdp | Set::Addresses => "dst",
     }
 }
 

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use fairlead_kernel::ipset::SetEntry;
 use fairlead_plan::Family;
 
+use crate::entry::Entry;
 use crate::mark::{Marks, Tag};
-use crate::render::Entry;
 use crate::writes::Writes;
 
 /// Entries by those who need them. See above.

@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use fairlead_kernel::ipset::SetEntry;
-use fairlead_plan::{Family, Protocol, Service};
+use fairlead_plan::{Family, Service};
 use ipvs_rs::ServiceId;
 
 use crate::draining::Draining;
+use crate::entry::Entry;
 use crate::layout::Set;
 use crate::numbers::Numbers;
-use crate::render::{self, Context, Entry, Objects, Server, Way};
+use crate::render::{self, Context, Objects, Server, Way};
 use crate::shares::Shares;
 use crate::writes::Writes;
 
@@ -264,10 +265,8 @@ impl Tables {
     }
 
     fn forget_number(&mut self, entry: &Entry) {
-        if let (Some(ip), Some(protocol), Some(port)) =
-            (entry.key.ip, entry.key.protocol.and_then(protocol), entry.key.port)
-        {
-            self.numbers.take_back(protocol, SocketAddr::new(ip, port));
+        if let Some((protocol, addr)) = entry.address() {
+            self.numbers.take_back(protocol, addr);
         }
     }
 
@@ -286,9 +285,4 @@ impl Tables {
 /// The entry of a virtual address.
 pub fn address(family: Family, ip: IpAddr) -> Entry {
     Entry { family, set: Set::Addresses, key: SetEntry { ip: Some(ip), ..SetEntry::default() } }
-}
-
-/// The protocol of a number.
-pub fn protocol(number: u8) -> Option<Protocol> {
-    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|protocol| protocol.number() == number)
 }

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use fairlead_kernel::ipset::SetEntry;
 use fairlead_plan::{Family, Plan};
 use ipvs_rs::{Flags, ServiceId};
 
+use crate::entry::protocol;
 use crate::layout::Set;
 use crate::render::Server;
-use crate::tables::{Tables, protocol};
+use crate::tables::Tables;
 use crate::{Settings, structure};
 
 /// See above. Sorted, so that equal plans give equal text.
@@ -58,8 +60,10 @@ fn rules(out: &mut String, family: Family, table: &str, plan: &Plan) {
 fn shown(set: Set, entry: &SetEntry) -> String {
     let protocol = entry.protocol.and_then(protocol).map(|protocol| format!("{protocol}:")).unwrap_or_default();
     let port = entry.port.map(|port| format!("{protocol}{port}"));
-    let second = entry.second.map(|ip| entry.prefix.map_or(ip.to_string(), |prefix| format!("{ip}/{prefix}")));
-    let parts = [entry.ip.map(|ip| ip.to_string()), port, second];
+    // The last address is the one that may be a network.
+    let last = |ip: IpAddr| entry.prefix.map_or(ip.to_string(), |prefix| format!("{ip}/{prefix}"));
+    let first = entry.ip.map(|ip| if entry.second.is_some() { ip.to_string() } else { last(ip) });
+    let parts = [first, port, entry.second.map(last)];
     let key = parts.into_iter().flatten().collect::<Vec<_>>().join(",");
     match entry.mark.filter(|_| set.marks()) {
         Some(mark) => format!("{key} skbmark {mark:#x}"),
@@ -88,5 +92,28 @@ fn server(out: &mut String, server: &Server) {
     let _ = writeln!(out, "-A {id} -s {}{persistent}{fallback}", style.scheduler);
     for endpoint in &server.endpoints {
         let _ = writeln!(out, "-a {id} -r {endpoint} -m -w 1");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn entries_are_shown_as_ipset_reads_them() {
+        let text = text(&sample::everything(), &Settings::default());
+        let marked = [
+            "KUBE-6-NODE-PORT-TCP 30004",
+            "KUBE-NODE-PORT-SCTP-NET 0.0.0.0/1,sctp:30006",
+            "KUBE-NODE-PORT-SCTP-NET 128.0.0.0/1,sctp:30006",
+            "KUBE-6-NODE-PORT-SCTP-NET ::/1,sctp:30006",
+            "KUBE-6-NODE-PORT-SCTP-NET 8000::/1,sctp:30006",
+        ];
+        for entry in marked {
+            assert!(text.contains(&format!("add {entry} skbmark 0x")), "{entry} is not in {text}");
+        }
+        assert!(text.contains("-p sctp -j SET --map-set KUBE-NODE-PORT-SCTP-NET dst,dst --map-mark\n"), "{text}");
+        assert!(text.contains("203.0.113.5,tcp:80,192.168.50.0/25\n"), "{text}");
     }
 }

@@ -8,6 +8,7 @@ use fairlead_plan::{Branch, Family, Followed, Packet, Plan, Protocol, Verdict};
 use ipnet::IpNet;
 use ipvs_rs::ServiceId;
 
+use crate::entry;
 use crate::layout::Set;
 use crate::mark::{Marks, Tag};
 use crate::render::{self, Server};
@@ -133,7 +134,7 @@ impl Tracer {
         let sets = &self.sets[Family::of(addr) as usize];
         let entries = Set::FRONTENDS.iter().filter_map(|set| sets.get(set)).flat_map(HashMap::keys);
         let here = entries.filter(|entry| entry.ip == Some(addr));
-        let port = |entry: &SetEntry| Some((entry.protocol.and_then(crate::tables::protocol)?, entry.port?));
+        let port = |entry: &SetEntry| Some((entry.protocol.and_then(entry::protocol)?, entry.port?));
         here.filter_map(port).collect()
     }
 
@@ -250,13 +251,13 @@ impl Tracer {
     fn entry(&self, walk: &Walk<'_>, set: Set) -> Option<Option<u32>> {
         let packet = walk.packet;
         let entries = self.sets[walk.family as usize].get(&set)?;
-        let place = render::place(packet.protocol, packet.destination);
+        let place = entry::place(packet.protocol, packet.destination);
         match set {
             Set::SourceCidr => entries.keys().find(|held| in_net(held, &place, packet.source)).map(|_| None),
             Set::LoopBack => entries.get(&SetEntry { second: Some(packet.source), ..place }).copied(),
             Set::Firewall | Set::ClusterIp | Set::ExternalIp | Set::LoadBalancer => entries.get(&place).copied(),
             Set::NodePortTcp | Set::NodePortUdp | Set::NodePortSctp => {
-                entries.get(&SetEntry { port: Some(packet.destination.port()), ..SetEntry::default() }).copied()
+                entries.get(&entry::at_node(packet.protocol, packet.destination)).copied()
             }
             Set::Addresses => {
                 entries.get(&SetEntry { ip: Some(packet.destination.ip()), ..SetEntry::default() }).copied()

@@ -8,8 +8,9 @@ use fairlead_kernel::ipset::{SetBatch, SetEntry};
 use fairlead_plan::Family;
 use ipvs_rs::{Change, Destination, Service, ServiceId};
 
+use crate::entry::Entry;
 use crate::layout::Set;
-use crate::render::{Entry, Server};
+use crate::render::Server;
 
 /// What IPVS is told.
 #[derive(Debug)]

@@ -58,9 +58,15 @@ fn node_ports_answer_only_where_the_node_says() {
 }
 
 /// All that a service may have, with a route in which origins differ.
-fn mixed(family: Family, number: u16, affinity: Option<Affinity>, action: impl Fn(usize) -> Action) -> Service {
+fn mixed(
+    family: Family,
+    protocol: Protocol,
+    number: u16,
+    affinity: Option<Affinity>,
+    action: impl Fn(usize) -> Action,
+) -> Service {
     let few = vec![endpoint(family, 1, true), endpoint(family, 2, false), endpoint(family, 3, false)];
-    let mut service = service(family, &format!("mixed-{number}"), number, Protocol::Tcp, few);
+    let mut service = service(family, &format!("mixed-{number}"), number, protocol, few);
     let vip = |v4, v6, port| std::net::SocketAddr::new(addr(family, v4, v6), port);
     service.frontends.extend([
         Frontend::ExternalIp(vip("203.0.113.9", "2001:db8::9", 80 + number)),
@@ -94,8 +100,10 @@ fn every_action_holds_for_every_origin_through_every_frontend() {
     for first in 0..actions.len() {
         let action = |step: usize| actions[(first + step) % actions.len()];
         let services = Family::BOTH.into_iter().flat_map(|family| {
-            [(1, None), (2, Some(Affinity { timeout_seconds: 60 }))]
-                .map(|(number, affinity)| mixed(family, number, affinity, action))
+            let affinities = [(1, None), (2, Some(Affinity { timeout_seconds: 60 }))];
+            affinities.into_iter().flat_map(move |(number, affinity)| {
+                Protocol::ALL.map(|protocol| mixed(family, protocol, number, affinity, action))
+            })
         });
         agrees(&Plan { node: Arc::new(node()), services: services.collect() });
     }

@@ -13,9 +13,9 @@ use fairlead_lab::{Lab, Seen, cluster_ip};
 use fairlead_plan::{Family, Packet, Plan, Protocol, Report, Verdict};
 use serde_json::Value;
 
-use super::observe::{Ground, from_pod_to_other_node, is_masquerade};
+use super::observe::{from_pod_to_other_node, is_masquerade};
 use super::programs::Mode;
-use super::scenario::{Check, Stack, To, endpoint_address};
+use super::scenario::{Check, Stack, endpoint_address};
 use super::stage::Stage;
 use super::web::{PORT, web, with_ready};
 use crate::program::{self, Directory};
@@ -67,7 +67,7 @@ fn comes_in_otherwise(found: &Packet, sent: &Packet) -> bool {
 /// What is wrong with an explanation, given what packets met; `None` stands for packets that this kernel cannot send.
 pub fn disagrees(
     lab: &Lab,
-    ground: Ground,
+    tunnelled: bool,
     check: &Check,
     explained: &Explanation,
     seen: Option<&Seen>,
@@ -80,33 +80,22 @@ pub fn disagrees(
     if (shares - 1.0).abs() > 1e-6 {
         return Some(format!("the shares that explain tells add up to {shares}"));
     }
-    if let Some(seen) = seen
-        && is_lost_to_ipvs(ground, check, &explained.packet)
-    {
-        return (!only(seen, seen.refused))
-            .then(|| format!("the node itself should refuse, and the packets met {seen:?}"));
-    }
-    let right = seen.is_none_or(|seen| agrees(lab, ground, check, (&explained.packet, &followed.verdict), seen));
+    let right = seen.is_none_or(|seen| agrees(lab, tunnelled, check, (&explained.packet, &followed.verdict), seen));
     (!right).then(|| format!("explain says {:?} ({}), and the packets met {seen:?}", followed.verdict, explained.end))
 }
 
-/// Whether these are packets that mode ipvs cannot carry: the kernel's sets of ports know no SCTP, which no rule shows.
-fn is_lost_to_ipvs(ground: Ground, check: &Check, packet: &Packet) -> bool {
-    packet.protocol == Protocol::Sctp && matches!(check.to, To::Place(..)) && !ground.mode.has_sctp_node_ports()
-}
-
 /// Whether packets met what is explained.
-fn agrees(lab: &Lab, ground: Ground, check: &Check, (packet, verdict): (&Packet, &Verdict), seen: &Seen) -> bool {
+fn agrees(lab: &Lab, tunnelled: bool, check: &Check, (packet, verdict): (&Packet, &Verdict), seen: &Seen) -> bool {
     let family = Family::of(packet.source);
     let address = |name: &str| endpoint_address(lab, family, name);
     match verdict {
         Verdict::Forward { endpoints, masqueraded } => {
             let reached: BTreeSet<SocketAddr> = seen.reached.keys().map(|name| address(name)).collect();
             let sources = seen.reached.iter().all(|(name, sources)| {
-                let leaves_pods = ground.tunnelled && from_pod_to_other_node(lab, check, name);
+                let leaves_pods = tunnelled && from_pod_to_other_node(lab, check, name);
                 let hidden = leaves_pods || masqueraded.contains(&address(name));
                 sources.iter().all(|saw| match hidden {
-                    true => is_masquerade(lab, ground.tunnelled, packet.source, name, *saw),
+                    true => is_masquerade(lab, tunnelled, packet.source, name, *saw),
                     false => *saw == packet.source,
                 })
             });

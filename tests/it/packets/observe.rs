@@ -10,8 +10,7 @@ use fairlead_lab::{CONNECTIONS, Feature, Kind, Lab, Options, Place, SILENCE, See
 use fairlead_plan::{Family, Packet, Plan, Protocol, Verdict};
 
 use super::explain::{self, Explainer};
-use super::programs::Mode;
-use super::scenario::{Check, Expect, Scenario, Source, To, Untouched, endpoint_address, place_of};
+use super::scenario::{Check, Expect, Scenario, Source, Untouched, endpoint_address, place_of};
 use super::stage::Stage;
 
 /// How long an answer that is due may take.
@@ -48,18 +47,10 @@ pub fn run(scenario: &Scenario, stage: &mut Stage) -> Vec<String> {
     wrong
 }
 
-/// What carries packets.
-#[derive(Clone, Copy)]
-pub(super) struct Ground {
-    pub(super) mode: Mode,
-    /// Between nodes.
-    pub(super) tunnelled: bool,
-}
-
 /// All checks at once, so that silence is waited for once.
 fn check_all(stage: &Stage, plan: &Plan, checks: &[Check], vip: Option<IpAddr>) -> Vec<String> {
     let (lab, family) = (&stage.lab, stage.family);
-    let ground = Ground { mode: stage.mode, tunnelled: stage.has_tunnels() };
+    let tunnelled = stage.has_tunnels();
     // As packets find it: they would leave traces behind.
     let explainer = &Explainer::new(stage, plan);
     thread::scope(|scope| {
@@ -73,9 +64,9 @@ fn check_all(stage: &Stage, plan: &Plan, checks: &[Check], vip: Option<IpAddr>) 
                     let decided = decided(lab, family, plan, check, &packet);
                     let can_send = protocol != Protocol::Sctp || sctp_is_here();
                     let seen = can_send.then(|| sent(lab, check, &packet));
-                    let observed = seen.as_ref().and_then(|seen| observed(lab, ground, check, &packet, seen));
+                    let observed = seen.as_ref().and_then(|seen| observed(lab, tunnelled, check, &packet, seen));
                     let explained = match explained {
-                        Ok(explained) => explain::disagrees(lab, ground, check, &explained, seen.as_ref()),
+                        Ok(explained) => explain::disagrees(lab, tunnelled, check, &explained, seen.as_ref()),
                         Err(error) => Some(format!("it cannot be explained: {error}")),
                     };
                     let wrong = [decided, observed, explained].into_iter().flatten();
@@ -165,19 +156,9 @@ fn sent(lab: &Lab, check: &Check, packet: &Packet) -> Seen {
 }
 
 /// What is wrong with what packets meet.
-fn observed(
-    lab: &Lab,
-    Ground { mode, tunnelled }: Ground,
-    check: &Check,
-    packet: &Packet,
-    seen: &Seen,
-) -> Option<String> {
+fn observed(lab: &Lab, tunnelled: bool, check: &Check, packet: &Packet, seen: &Seen) -> Option<String> {
     let all = options(check, Family::of(packet.source)).connections;
-    let is_node_port = matches!(check.to, To::Place(..));
     let right = match &check.expect {
-        Expect::Reaches(..) if packet.protocol == Protocol::Sctp && is_node_port && !mode.has_sctp_node_ports() => {
-            *seen == Seen { refused: all, ..Seen::default() }
-        }
         Expect::Reaches(names, source) => {
             let others = seen.refused + seen.silence + seen.failed.len();
             others == 0

@@ -50,12 +50,6 @@ impl Mode {
         self != Self::Ipvs
     }
 
-    /// Whether node ports carry SCTP. A set of ports, which the kernel calls `bitmap:port`, knows TCP and UDP alone, so in
-    /// `ipvs` mode the node itself answers such a packet.
-    pub fn has_sctp_node_ports(self) -> bool {
-        self != Self::Ipvs
-    }
-
     /// Whether a pod on a bridge may send datagrams of IPv6 that need fragments while rules see what bridges carry
     /// (`bridge-nf-call-ip6tables`). There they are put together before IPv6 itself sees them; IPVS (`__mtu_check_toobig_v6` in
     /// Linux) takes the result for a packet too long for the way and says so to the sender, where a router would cut it again.
