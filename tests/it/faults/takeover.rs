@@ -85,7 +85,7 @@ fn over_and_back(past: KubeProxy, mode: Mode) {
     past.program(&cluster, &PODS);
     until_answered_by(cluster.lab.place("a2"), 1, &PODS);
     let all = past.traces(cluster.node());
-    assert_eq!(all.len(), 1 + usize::from(past.0 != Mode::Nft), "kube-proxy's state is not as it should be: {all:?}");
+    assert_eq!(all.len(), past.traces_made(), "kube-proxy's state is not as it should be: {all:?}");
     let hammers = hammers(&cluster);
     let between = if past.0 == Mode::Ipvs || mode == Mode::Ipvs { BETWEEN_EMULATED } else { BETWEEN };
     let go_on = || hammers.iter().for_each(|hammer| hammer.wait_for(between));

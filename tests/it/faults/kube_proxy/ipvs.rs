@@ -1,6 +1,7 @@
 //! Virtual servers, addresses, sets and rules of kube-proxy's ipvs mode.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use fairlead_lab::{Lab, Place};
 use fairlead_plan::{Family, Protocol};
@@ -10,8 +11,10 @@ use crate::laws::holdings::shell;
 
 /// What the kernel takes as the name of a set.
 const NAME_MAX: usize = 31;
-/// Sets that are empty, without the beginning of their names.
-const UNUSED: [(&str, &str); 8] = [
+/// A node port of SCTP that nobody asks for.
+const SCTP_NODE_PORT: u16 = 30_132;
+/// Sets that are empty, without the beginning of their names. The last one is of older versions of fairlead.
+const UNUSED: [(&str, &str); 9] = [
     ("LOAD-BALANCER", "hash:ip,port"),
     ("LOAD-BALANCER-LOCAL", "hash:ip,port"),
     ("LOAD-BALANCER-SOURCE-IP", "hash:ip,port,ip"),
@@ -20,6 +23,7 @@ const UNUSED: [(&str, &str); 8] = [
     ("NODE-PORT-LOCAL-TCP", "bitmap:port range 0-65535"),
     ("NODE-PORT-LOCAL-SCTP-HASH", "hash:ip,port"),
     ("HEALTH-CHECK-NODE-PORT", "bitmap:port range 0-65535"),
+    ("NODE-PORT-SCTP", "bitmap:port range 0-65535"),
 ];
 
 /// Makes what kube-proxy makes with `--masquerade-all`. `write` writes a file and gives its path.
@@ -49,6 +53,12 @@ pub fn program(node: &Place, lab: &Lab, family: Family, pods: &[&str], write: im
         writeln!(sets, "add {cluster_ips} {},{}:{} -exist", to.ip(), key.protocol, to.port()).unwrap();
         writeln!(sets, "add {addresses_set} {} -exist", to.ip()).unwrap();
     }
+    let at_node = SocketAddr::new(node.addr(family), SCTP_NODE_PORT);
+    let endpoint = SocketAddr::new(lab.place(pods[0]).addr(family), SCTP_NODE_PORT);
+    writeln!(servers, "-A --sctp-service {at_node} -s rr").unwrap();
+    writeln!(servers, "-a --sctp-service {at_node} -r {endpoint} -m -w 1").unwrap();
+    writeln!(sets, "create KUBE-{six}NODE-PORT-SCTP-HASH hash:ip,port family {inet}").unwrap();
+    writeln!(sets, "add KUBE-{six}NODE-PORT-SCTP-HASH {},sctp:{SCTP_NODE_PORT}", at_node.ip()).unwrap();
     let no_dad = if family == Family::V4 { addresses.replace(" nodad", "") } else { addresses };
     shell(node, "sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.ip_forward=1");
     shell(node, "ip link show kube-ipvs0 || ip link add kube-ipvs0 type dummy");
@@ -69,6 +79,7 @@ pub fn program(node: &Place, lab: &Lab, family: Family, pods: &[&str], write: im
 -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODE-PORT
 -A KUBE-NODE-PORT -p tcp -m comment --comment \"Kubernetes nodeport TCP port with externalTrafficPolicy=local\" -m set --match-set KUBE-{six}NODE-PORT-LOCAL-TCP dst -j RETURN
 -A KUBE-NODE-PORT -p tcp -m comment --comment \"Kubernetes nodeport TCP port for masquerade purpose\" -m set --match-set KUBE-{six}NODE-PORT-TCP dst -j KUBE-MARK-MASQ
+-A KUBE-NODE-PORT -p sctp -m comment --comment \"Kubernetes nodeport SCTP port for masquerade purpose with type 'hash ip:port'\" -m set --match-set KUBE-{six}NODE-PORT-SCTP-HASH dst,dst -j KUBE-MARK-MASQ
 -A KUBE-SERVICES -m comment --comment \"Kubernetes service cluster ip + port for masquerade purpose\" -m set --match-set {cluster_ips} dst,dst -j KUBE-MARK-MASQ
 -A KUBE-SERVICES -m set --match-set {cluster_ips} dst,dst -j ACCEPT
 -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000

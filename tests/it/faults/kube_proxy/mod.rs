@@ -87,11 +87,26 @@ impl KubeProxy {
         }
     }
 
+    /// How many traces it has.
+    pub fn traces_made(self) -> usize {
+        match self.0 {
+            Mode::Nft => 1,
+            Mode::Ipvs => 5,
+            Mode::IptablesLegacy | Mode::IptablesNft => 2,
+        }
+    }
+
     /// What of it is there, in a few words.
     pub fn traces(self, node: &Place) -> Vec<&'static str> {
         let traces: &[(&str, &str)] = match self.0 {
             Mode::Nft => &[("nft list tables", "kube-proxy")],
-            Mode::Ipvs => &[("ipvsadm -Sn", "172.30.0."), ("ipset list -n", "KUBE-EXTERNAL-IP-LOCAL")],
+            Mode::Ipvs => &[
+                ("ipvsadm -Sn", "172.30.0."),
+                ("ipvsadm -Sn", "--sctp-service"),
+                ("ipset list -n", "KUBE-EXTERNAL-IP-LOCAL"),
+                ("ipset list -n", "NODE-PORT-SCTP-HASH"),
+                ("ipset list -n", "NODE-PORT-SCTP\n"),
+            ],
             Mode::IptablesLegacy => &[("iptables-legacy-save", "other-7"), ("ip6tables-legacy-save", "CANARY")],
             Mode::IptablesNft => &[("iptables-nft-save", "other-7"), ("ip6tables-nft-save", "CANARY")],
         };
