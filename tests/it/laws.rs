@@ -10,7 +10,9 @@ use fairlead::object::Event;
 use fairlead::watch::{NodeScope, read_files};
 use fairlead::world::World;
 use fairlead_lab::objects::{Endpoint, Port, Range, Service, Slice};
-use fairlead_lab::{Hammer, Kind, Lab, Options, PORTS, Place, Seen, Size, cluster_ip, external_ip, needs, probe_set};
+use fairlead_lab::{
+    Feature, Hammer, Kind, Lab, Options, PORTS, Place, Seen, Size, cluster_ip, external_ip, needs, probe_set,
+};
 use fairlead_plan::{Backend, Family, FrontendAddr, Packet, Plan, Protocol, Verdict};
 use serde_json::Value;
 
@@ -65,6 +67,7 @@ fn two_plans(lab: &Lab) -> (Plan, Plan) {
             .external_ip(1)
             .port(first.named("t").node_port(NODE_PORT))
             .port(second.named("u").node_port(NODE_PORT))
+            .port(Port::new(Protocol::Sctp, 80).named("s").node_port(NODE_PORT))
     };
     let web = tcp_and_udp(Port::tcp(80), Port::udp(80));
     let local = |pods: &[&str]| {
@@ -87,7 +90,7 @@ fn two_plans(lab: &Lab) -> (Plan, Plan) {
     };
     let guarded = || both("guarded", 5).load_balancer(5).allow(Range::of("outside"));
     let a = with(vec![
-        (web.clone(), slice("web", &["a1", "b1"])),
+        (web.clone(), slice("web", &["a1", "b1"]).port("s", Protocol::Sctp, PORTS[0])),
         local(&["b1"]),
         (both("inner", 3).internal_local(), slice("inner", &["a1", "b1"])),
         (both("empty", 4), slice("empty", &[])),
@@ -97,7 +100,7 @@ fn two_plans(lab: &Lab) -> (Plan, Plan) {
     ]);
     let leaving = slice("local", &["b1"]).endpoint(Endpoint::at("a3").terminating(true));
     let b = with(vec![
-        (web, slice("web", &["b1", "a3", "a1"])),
+        (web, slice("web", &["b1", "a3", "a1"]).port("s", Protocol::Sctp, PORTS[0])),
         (local(&[]).0, leaving),
         (both("inner", 3).internal_local(), slice("inner", &["b1"])),
         (both("empty", 4), slice("empty", &["a1"])),
@@ -133,7 +136,8 @@ fn packet(lab: &Lab, from: &Place, protocol: Protocol, to: SocketAddr) -> Packet
     }
 }
 
-/// Everything that one of the plans has a frontend for, and an address and a port that nobody has.
+/// Everything that one of the plans has a frontend for, and an address and a port that nobody has. SCTP is programmed everywhere,
+/// and spoken where the kernel has it.
 fn destinations(lab: &Lab, plans: [&Plan; 2]) -> BTreeSet<(Protocol, SocketAddr)> {
     let mut all = BTreeSet::new();
     for service in plans.iter().flat_map(|plan| plan.services.iter()) {
@@ -150,6 +154,9 @@ fn destinations(lab: &Lab, plans: [&Plan; 2]) -> BTreeSet<(Protocol, SocketAddr)
             all.insert((protocol, (cluster_ip(1).of(family), 81).into()));
             all.insert((protocol, (cluster_ip(99).of(family), 80).into()));
         }
+    }
+    if !Feature::Sctp.is_here() {
+        all.retain(|(protocol, _)| *protocol != Protocol::Sctp);
     }
     all
 }
