@@ -46,6 +46,7 @@ impl State {
         tables.put(all().filter(|service| !first(service)), &mut was, at, &mut rest);
         tables.remove(&was, at, &mut rest);
         tables.settle_shares(&mut writes);
+        report.warnings.extend(tables.tell_unnumbered());
         let services = !(writes.is_empty() && rest.is_empty());
         // On a fresh node what is important works at once; what another proxy serves it serves until all is there, and nothing
         // of it goes before our rules lead elsewhere.

@@ -105,6 +105,7 @@ impl State {
         let new = changes.iter().filter_map(|change| change.now).map(|service| &**service).filter(here);
         let old = changes.iter().filter_map(|change| change.was).map(|service| &**service).filter(here);
         let writes = self.tables.step(old, new, Instant::now());
+        report.warnings.extend(self.tables.tell_unnumbered());
         doors.write(&writes, report)
     }
 

@@ -148,8 +148,8 @@ impl Held {
     pub fn note_in(&self, tables: &mut Tables, at: Instant) {
         for (entry, mark) in &self.entries {
             let given = mark.and_then(|mark| tables.context.marks.given(mark));
-            if let (Some(number), Some((protocol, addr))) = (given, entry.address()) {
-                tables.numbers.note(protocol, addr, number);
+            if let Some(number) = given.filter(|_| entry.address().is_some()) {
+                tables.numbers.note(*entry, number);
             }
         }
         for (id, (service, destinations)) in &self.servers {

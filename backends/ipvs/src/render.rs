@@ -66,6 +66,8 @@ pub struct Objects {
     pub limits: Vec<Entry>,
     /// Endpoints that could reach themselves; other services may have the same.
     pub hairpins: Vec<Entry>,
+    /// Frontends that are left out because no number was free.
+    pub unnumbered: Vec<SocketAddr>,
 }
 
 /// What rendering depends on beside the service.
@@ -91,14 +93,20 @@ pub fn asked(service: &Service) -> Option<Scheduler> {
     service.scheduler.as_deref()?.parse().ok()
 }
 
-/// Renders a service. `given` numbers the addresses that have several servers.
-pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(Protocol, SocketAddr) -> u16) -> Objects {
+/// Renders a service. `given` numbers the entries of addresses that have several servers; without a number they are left out.
+pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(&Entry) -> Option<u16>) -> Objects {
     let mut objects = Objects::default();
     for frontend in &service.frontends {
-        let lines = Lines::of(service, frontend);
+        let (lines, entries) = (Lines::of(service, frontend), entries(service, frontend));
         let number = match frontend.addr() {
             FrontendAddr::NodePort(port) => Number::NodePort(service.key.protocol, port),
-            FrontendAddr::Addr(addr) if lines.by_mark() => Number::Given(given(service.key.protocol, addr)),
+            FrontendAddr::Addr(addr) if lines.by_mark() => match entries.first().and_then(&mut *given) {
+                Some(number) => Number::Given(number),
+                None => {
+                    objects.unnumbered.push(addr);
+                    continue;
+                }
+            },
             FrontendAddr::Addr(_) => Number::Given(0),
         };
         let mark = context.marks.entry(number, |origin| lines.row(origin));
@@ -107,7 +115,7 @@ pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(Prot
             FrontendAddr::NodePort(_) => None,
         };
         let servers = lines.servers(context.marks, service, frontend, number);
-        for entry in entries(service, frontend) {
+        for entry in entries {
             let servers = servers.iter().map(|(id, _)| *id).collect();
             objects.ways.push(Way { entry, mark, servers, address });
             objects.limits.extend(limits(service, frontend, entry));

@@ -47,6 +47,8 @@ pub struct Tables {
     pub context: Context,
     /// Who has which number.
     pub numbers: Numbers,
+    /// Frontends of services that were put in, for which no number was free.
+    pub unnumbered: Vec<SocketAddr>,
     /// What is on its way out.
     pub draining: Draining,
     /// One of the virtual services that are there.
@@ -62,6 +64,7 @@ impl Tables {
         Self {
             context,
             numbers: Numbers::default(),
+            unnumbered: Vec::new(),
             draining: Draining::default(),
             witness: None,
             shares: Shares::default(),
@@ -143,7 +146,12 @@ impl Tables {
     /// What a service needs, or needed. What others need too is counted.
     fn objects(&mut self, service: &Service, more: bool) -> Objects {
         let numbers = &mut self.numbers;
-        let objects = render::service(&self.context, service, &mut |protocol, addr| numbers.give(protocol, addr));
+        let objects = render::service(&self.context, service, &mut |entry| {
+            if more { numbers.give(entry) } else { numbers.of(entry) }
+        });
+        if more {
+            self.unnumbered.extend(&objects.unnumbered);
+        }
         for way in &objects.ways {
             if let Some((ip, strong)) = way.address {
                 self.shares.count(address(way.entry.family, ip), strong, more);
@@ -225,7 +233,7 @@ impl Tables {
             self.leave(way, writes);
         } else {
             writes.delete(way.entry);
-            self.forget_number(&way.entry);
+            self.numbers.take_back(&way.entry);
         }
     }
 
@@ -255,7 +263,7 @@ impl Tables {
         }
         for (entry, address) in self.draining.empty_ways() {
             writes.delete(entry);
-            self.forget_number(&entry);
+            self.numbers.take_back(&entry);
             if let Some(address) = address {
                 self.shares.count(address, false, false);
             }
@@ -264,10 +272,15 @@ impl Tables {
         writes
     }
 
-    fn forget_number(&mut self, entry: &Entry) {
-        if let Some((protocol, addr)) = entry.address() {
-            self.numbers.take_back(protocol, addr);
-        }
+    /// Says which frontends were left out since it was asked last.
+    pub fn tell_unnumbered(&mut self) -> Option<String> {
+        let left_out = std::mem::take(&mut self.unnumbered);
+        let first = left_out.first()?;
+        let more = left_out.len() - 1;
+        Some(format!(
+            "{first} and {more} more are not served: mode ipvs has marks for 65,535 addresses of a family that lead pods, the \
+             node and others to different endpoints; use mode nftables"
+        ))
     }
 
     /// All entries that several services may need.
