@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::measure::Quantiles;
 use crate::subject::{Bench, Run};
 
-/// Nodes beside our own, as many as Kubernetes supports; each with an IPv4 and an IPv6 prefix.
+/// Nodes beside our own, as many as Kubernetes supports.
 const PEERS: usize = 5_000;
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,24 +27,37 @@ const MACHINE: [&str; 7] = [
     "ip route add default via 172.16.255.254",
 ];
 
+/// What nodes have addresses and prefixes of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stack {
+    Single,
+    Dual,
+}
+
 /// Measures and prints.
 pub fn bench(changes: usize) -> anyhow::Result<()> {
     for (what, flag) in [("vxlan", "--overlay-backend=vxlan"), ("vxlan-lwt", "--overlay-backend=vxlan-lwt")] {
-        backend(what, flag, changes)?;
+        for stack in [Stack::Single, Stack::Dual] {
+            backend(what, flag, stack, changes)?;
+        }
     }
     Ok(())
 }
 
-fn backend(what: &str, flag: &'static str, changes: usize) -> anyhow::Result<()> {
-    let flags = ["--hostname-override=n0", "--cluster-cidr=10.0.0.0/8,fd00:244::/32", "--iface=eth0", flag];
-    let bench = Bench::empty(PEERS, &MACHINE, &flags)?;
+fn backend(what: &str, flag: &'static str, stack: Stack, changes: usize) -> anyhow::Result<()> {
+    let (cidrs, prefixes) = match stack {
+        Stack::Single => ("--cluster-cidr=10.0.0.0/8", "an IPv4 prefix"),
+        Stack::Dual => ("--cluster-cidr=10.0.0.0/8,fd00:244::/32", "an IPv4 and an IPv6 prefix"),
+    };
+    let bench = Bench::empty(PEERS, &MACHINE, &["--hostname-override=n0", cidrs, "--iface=eth0", flag])?;
     for number in 0..=PEERS {
-        bench.api().apply(node(number, 0))?;
+        bench.api().apply(node(number, 0, stack))?;
     }
-    println!("\noverlay, {what}: {PEERS} peers, each with an IPv4 and an IPv6 prefix");
+    println!("\noverlay, {what}: {PEERS} peers, each with {prefixes}");
     let run = bench.start()?;
     start_row("from nothing", &run)?;
-    let samples = (0..changes).map(|number| one_change(&bench, &run, number)).collect::<anyhow::Result<Vec<_>>>()?;
+    let samples =
+        (0..changes).map(|number| one_change(&bench, &run, number, stack)).collect::<anyhow::Result<Vec<_>>>()?;
     println!("  {:<24} {:>10} {:>10} {:>11}   us from the watch event to the kernel", "change", "p50", "p99", "max");
     println!("  {:<24} {}", "one peer changed", Quantiles::of(samples));
     let repair = repair(&bench, &run)?;
@@ -71,9 +84,9 @@ fn start_row(what: &str, run: &Run) -> anyhow::Result<()> {
 }
 
 /// Another address for one peer; timed in the program.
-fn one_change(bench: &Bench, run: &Run, number: usize) -> anyhow::Result<Duration> {
+fn one_change(bench: &Bench, run: &Run, number: usize, stack: Stack) -> anyhow::Result<Duration> {
     let before = (run.gauge(&format!("{CHANGED}_sum"))?, run.gauge(&format!("{CHANGED}_count"))?);
-    bench.api().apply(node(1 + (number * 37) % PEERS, 1 + number % 2))?;
+    bench.api().apply(node(1 + (number * 37) % PEERS, 1 + number % 2, stack))?;
     let begin = Instant::now();
     loop {
         std::thread::sleep(GLANCE);
@@ -101,7 +114,7 @@ fn repair(bench: &Bench, run: &Run) -> anyhow::Result<Duration> {
 }
 
 /// A Node as the API server has it, of about the size of a real one. `variant` changes its address.
-fn node(number: usize, variant: usize) -> Value {
+fn node(number: usize, variant: usize, stack: Stack) -> Value {
     let (high, low) = (number >> 8, number & 0xff);
     let images: Vec<Value> = (0..20)
         .map(|image| json!({"names": [format!("registry.example.org/team/image-{image}@sha256:{image:064x}")], "sizeBytes": 1}))
@@ -111,7 +124,7 @@ fn node(number: usize, variant: usize) -> Value {
     let public_v6 =
         if number == 0 { "fd00:172::ffff".to_owned() } else { format!("fd00:172:0:{variant}::{:x}", number + 1) };
     let prefix = "flannel.alpha.coreos.com";
-    json!({
+    let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": format!("n{number}"), "annotations": {
@@ -128,5 +141,11 @@ fn node(number: usize, variant: usize) -> Value {
             "conditions": [{"type": "Ready", "status": "True"}],
             "images": images,
         },
-    })
+    });
+    if stack == Stack::Single {
+        node["spec"]["podCIDRs"].as_array_mut().expect("it is a list").truncate(1);
+        let annotations = node["metadata"]["annotations"].as_object_mut().expect("it is an object");
+        annotations.retain(|key, _| !key.contains("v6"));
+    }
+    node
 }

@@ -1,4 +1,5 @@
 //! UDP clients that keep their source port: what connection tracking remembers must follow the plan.
+#![expect(clippy::disallowed_methods, reason = "one test is an endpoint itself")]
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
