@@ -23,10 +23,26 @@ fn hammer(stage: &Stage, client: &str, frontends: &[To]) -> Hammer {
     Hammer::start(stage.lab.place(client), &targets).expect("a thread starts")
 }
 
-fn unharmed(who: &str, tally: &Tally) {
+fn unharmed(stage: &Stage, who: &str, tally: &Tally) {
     let count = tally.failures.len();
-    assert!(count == 0, "{count} of {} connections from {who} failed: {:?}", tally.successes, tally.failures.first());
+    let first = tally.failures.first();
+    assert!(
+        count == 0,
+        "{count} of {} connections from {who} failed: {first:?}\n{}",
+        tally.successes,
+        counted(stage, who)
+    );
     assert!(tally.successes > 0, "{who} made no connection");
+}
+
+/// What the kernel has counted where a connection may be lost: at the client, at the node, and at an endpoint.
+fn counted(stage: &Stage, who: &str) -> String {
+    const COUNTERS: &str = "grep Udp /proc/net/snmp /proc/net/snmp6; conntrack -S; ip -s neigh | grep -v REACHABLE";
+    let at = |name: &str| {
+        let output = stage.lab.place(name).command("sh").args(["-c", COUNTERS]).output().expect("a shell runs");
+        format!("{name}:\n{}", String::from_utf8_lossy(&output.stdout))
+    };
+    [who, "a", "a1"].map(at).concat()
 }
 
 /// Does something again and again while connections are opened without a pause.
@@ -41,7 +57,7 @@ fn under_fire(stage: &mut Stage, rounds: usize, mut change: impl FnMut(&mut Stag
         hammers.iter().for_each(|(_, hammer)| hammer.wait_for(BETWEEN));
     }
     for (who, hammer) in hammers {
-        unharmed(who, &hammer.stop());
+        unharmed(stage, who, &hammer.stop());
     }
 }
 
@@ -78,7 +94,7 @@ fn a_pool_that_shrinks_to_one_fails_no_connection_on_its_way_through_the_rules(m
                 stage.apply(&with_ready(service.clone(), endpoints), Stack::Single);
             }
             for (who, hammer) in hammers {
-                unharmed(who, &hammer.stop());
+                unharmed(&stage, who, &hammer.stop());
             }
         }
     }
