@@ -15,6 +15,8 @@ const OWN: [&str; 2] = ["192.168.205.4", "fd00:205::4"];
 const SERVICE: [&str; 2] = ["10.96.0.1", "fd00:10:96::1"];
 /// After so long, on one machine, nothing more comes.
 const SILENCE: Duration = Duration::from_millis(500);
+/// So long what does come may take, on a busy one.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// More than one datagram carries.
 const MANY: u32 = 2_000;
 
@@ -53,18 +55,18 @@ fn all(rtnl: &mut Rtnl, writes: &[Write]) {
 }
 
 /// Both ends of a connection to an address of this machine, and whose source the kernel has chosen.
-fn connection(to: IpAddr) -> io::Result<(TcpStream, TcpStream, IpAddr)> {
+fn connection(to: IpAddr, patience: Duration) -> io::Result<(TcpStream, TcpStream, IpAddr)> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let listener = TcpListener::bind(SocketAddr::new(any, 0))?;
-    let client = TcpStream::connect_timeout(&SocketAddr::new(to, listener.local_addr()?.port()), SILENCE)?;
+    let client = TcpStream::connect_timeout(&SocketAddr::new(to, listener.local_addr()?.port()), patience)?;
     let (server, _) = listener.accept()?;
-    server.set_read_timeout(Some(SILENCE))?;
     let source = client.local_addr()?.ip();
     Ok((client, server, source))
 }
 
-fn carries(client: &mut TcpStream, server: &mut TcpStream) -> bool {
+fn carries(client: &mut TcpStream, server: &mut TcpStream, patience: Duration) -> bool {
     let mut byte = [0];
+    server.set_read_timeout(Some(patience)).unwrap();
     client.write_all(b"x").and_then(|()| server.read_exact(&mut byte)).is_ok()
 }
 
@@ -72,11 +74,11 @@ fn carries(client: &mut TcpStream, server: &mut TcpStream) -> bool {
 fn a_connection_to_an_own_address_ends_when_that_goes() {
     in_namespace(|rtnl, eth0| {
         for service in addresses(SERVICE) {
-            let (mut client, mut server, source) = connection(service).unwrap();
+            let (mut client, mut server, source) = connection(service, PATIENCE).unwrap();
             assert_eq!(source, service);
-            assert!(carries(&mut client, &mut server));
+            assert!(carries(&mut client, &mut server, PATIENCE));
             all(rtnl, &[Write::DeleteAddress(eth0, IpNet::from(service))]);
-            assert!(!carries(&mut client, &mut server), "{service} is not needed");
+            assert!(!carries(&mut client, &mut server, SILENCE), "{service} is not needed");
         }
     });
 }
@@ -85,23 +87,27 @@ fn a_connection_to_an_own_address_ends_when_that_goes() {
 fn it_goes_on_where_a_route_keeps_the_address_which_nobody_new_has_as_a_source() {
     in_namespace(|rtnl, eth0| {
         for (service, own) in addresses(SERVICE).into_iter().zip(addresses(OWN)) {
-            let (mut client, mut server, _) = connection(service).unwrap();
+            let (mut client, mut server, _) = connection(service, PATIENCE).unwrap();
             let keep = Write::AddLocal(service, Some(own), PROTOCOL_OURS);
             all(rtnl, &[keep.clone(), keep]);
             if service.is_ipv4() {
-                assert_eq!(connection(service).unwrap().2, own, "the new route does not count beside the kernel's");
+                assert_eq!(
+                    connection(service, PATIENCE).unwrap().2,
+                    own,
+                    "the new route does not count beside the kernel's"
+                );
             }
             all(rtnl, &[Write::DeleteAddress(eth0, IpNet::from(service))]);
-            assert!(carries(&mut client, &mut server) && carries(&mut server, &mut client));
-            let (mut later, mut end, source) = connection(service).unwrap();
+            assert!(carries(&mut client, &mut server, PATIENCE) && carries(&mut server, &mut client, PATIENCE));
+            let (mut later, mut end, source) = connection(service, PATIENCE).unwrap();
             assert_eq!(source, own);
-            assert!(carries(&mut later, &mut end));
+            assert!(carries(&mut later, &mut end, PATIENCE));
             assert_eq!(rtnl.locals(PROTOCOL_OURS).unwrap(), [service]);
             assert_eq!(rtnl.locals(PROTOCOL_OURS + 1).unwrap(), Vec::<IpAddr>::new());
             let go = Write::DeleteLocal(service, PROTOCOL_OURS);
             all(rtnl, &[go.clone(), go]);
             assert_eq!(rtnl.locals(PROTOCOL_OURS).unwrap(), Vec::<IpAddr>::new());
-            assert!(connection(service).is_err() && !carries(&mut client, &mut server));
+            assert!(connection(service, SILENCE).is_err() && !carries(&mut client, &mut server, SILENCE));
         }
     });
 }
@@ -115,7 +121,7 @@ fn the_kernels_own_route_stays_when_ours_goes() {
                 &[Write::AddLocal(service, Some(own), PROTOCOL_OURS), Write::DeleteLocal(service, PROTOCOL_OURS)],
             );
             all(rtnl, &[Write::DeleteLocal(service, PROTOCOL_OURS)]);
-            assert_eq!(connection(service).unwrap().2, service);
+            assert_eq!(connection(service, PATIENCE).unwrap().2, service);
         }
     });
 }
