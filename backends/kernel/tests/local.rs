@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fairlead_kernel::netns;
 use fairlead_kernel::route::{PROTOCOL_OURS, Rtnl, Write};
@@ -20,9 +20,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// More than one datagram carries.
 const MANY: u32 = 2_000;
 
-fn ip(args: &str) {
+fn ip(args: &str) -> String {
     let output = Command::new("ip").args(args.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The kernel makes the route of an IPv6 address some time after it has acknowledged the address.
+fn wait_for_own_routes() {
+    const GLANCE: Duration = Duration::from_millis(5);
+    let has_all = || {
+        let table = ip("-4 route show table local") + &ip("-6 route show table local");
+        [OWN, SERVICE].concat().iter().all(|address| table.contains(&format!("local {address} ")))
+    };
+    let began = Instant::now();
+    while !has_all() {
+        assert!(began.elapsed() < PATIENCE, "the kernel makes no routes for its addresses");
+        std::thread::sleep(GLANCE);
+    }
 }
 
 /// A fresh namespace with an interface that has the addresses above.
@@ -38,6 +53,7 @@ fn in_namespace(work: impl FnOnce(&mut Rtnl, u32) + Send) {
             ip(&format!("addr add {}/64 dev eth0 nodad", OWN[1]));
             ip(&format!("addr add {}/32 dev eth0", SERVICE[0]));
             ip(&format!("addr add {}/128 dev eth0 nodad", SERVICE[1]));
+            wait_for_own_routes();
             let mut rtnl = Rtnl::open().unwrap();
             let eth0 = rtnl.links().unwrap().into_iter().find(|link| link.name == "eth0").unwrap().index;
             work(&mut rtnl, eth0);
