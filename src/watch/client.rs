@@ -27,7 +27,7 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
 const CONNECT: Duration = Duration::from_secs(10);
 /// Unused connections are closed before a middlebox forgets them.
 const POOL_IDLE: Duration = Duration::from_secs(30);
-/// What one connection reads at a time, bytes. Without this limit each watch keeps a buffer of 400 kB, made for its first list.
+/// What one connection reads at a time, bytes. Without this limit each watch keeps a buffer of up to 400 kB, made for its first list.
 const READ_AT_ONCE: usize = 64 << 10;
 
 /// How to reach the API server and what to ask it for.

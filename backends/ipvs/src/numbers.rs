@@ -48,7 +48,7 @@ impl Numbers {
     }
 }
 
-/// FNV-1a, the same in every version of this program.
+/// FNV-1a: the same after a restart. Another version may come to others, because what the kernel holds is noted before any is given.
 fn hash(entry: &Entry) -> u16 {
     const BASIS: u32 = 0x811c_9dc5;
     const PRIME: u32 = 0x0100_0193;
