@@ -73,7 +73,7 @@ fn paragraph(out: &mut String, service: &Service) {
         );
     }
     for (name, pool) in [("cluster", &service.pools.cluster), ("local", &service.pools.local)] {
-        let addresses: Vec<String> = pool.iter().map(|endpoint| endpoint.addr.to_string()).collect();
+        let addresses: Vec<String> = pool.iter().map(|endpoint| endpoint.addr().to_string()).collect();
         if !addresses.is_empty() {
             let _ = writeln!(out, "#   {name}: {}", addresses.join(" "));
         }

@@ -55,7 +55,7 @@ impl ServiceView {
     pub fn of(service: &Service) -> Self {
         let mut endpoints: Vec<EndpointView> = service
             .endpoints()
-            .map(|endpoint| EndpointView { address: endpoint.addr, local: endpoint.local })
+            .map(|endpoint| EndpointView { address: endpoint.addr(), local: endpoint.local })
             .collect();
         endpoints.sort_by_key(|endpoint| endpoint.address);
         endpoints.dedup();

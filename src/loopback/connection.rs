@@ -125,7 +125,7 @@ fn pool(service: &Service) -> &[Endpoint] {
 }
 
 fn choose(pool: &[Endpoint], tried: &[SocketAddr]) -> Option<SocketAddr> {
-    let mut left = pool.iter().map(|endpoint| endpoint.addr).filter(|address| !tried.contains(address));
+    let mut left = pool.iter().map(|endpoint| endpoint.addr()).filter(|address| !tried.contains(address));
     let count = left.clone().count();
     // A hasher's random keys are fit for spreading load and need no further library.
     let random = usize::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or_default();

@@ -39,10 +39,7 @@ fn service(name: &str, family: Family, protocol: Protocol, port: u16, endpoints:
         internal: Route::all(Action::Drop),
         // Only what the node itself may do counts.
         external: Route { from_node: CLUSTER, ..Route::all(Action::Drop) },
-        pools: Pools {
-            cluster: endpoints.iter().map(|addr| Endpoint { addr: *addr, local: false }).collect(),
-            local: vec![],
-        },
+        pools: Pools { cluster: endpoints.iter().map(|addr| Endpoint::new(*addr, false)).collect(), local: vec![] },
         affinity: None,
         serving: vec![],
         scheduler: None,
@@ -199,7 +196,7 @@ async fn the_pool_is_the_one_that_the_node_itself_may_use() {
         let port = free_port();
         let (far, near) = (endpoint(family).await, endpoint(family).await);
         let mut local = tcp(family, port, &[far]);
-        local.pools.local = vec![Endpoint { addr: near, local: true }];
+        local.pools.local = vec![Endpoint::new(near, true)];
         local.external =
             Route { from_node: Action::Forward { to: Pool::Local, masquerade: false }, ..Route::all(CLUSTER) };
         let _proxy = Proxy::start(plan([local]), LIMITS);

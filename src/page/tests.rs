@@ -12,7 +12,7 @@ fn service(name: &str, family: Family, endpoints: u8) -> Arc<Service> {
         Family::V4 => (Ipv4Addr::new(10, 96, 0, 1).into(), Ipv4Addr::new(10, 244, 1, 1).into()),
         Family::V6 => (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()),
     };
-    let endpoint = |port: u8| Endpoint { addr: SocketAddr::new(first, 8000 + u16::from(port)), local: true };
+    let endpoint = |port: u8| Endpoint::new(SocketAddr::new(first, 8000 + u16::from(port)), true);
     Arc::new(Service {
         key: Arc::new(ServiceKey {
             namespace: "default".into(),

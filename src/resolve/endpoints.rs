@@ -14,7 +14,6 @@ pub(super) struct Candidates<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Candidate<'a> {
     addr: SocketAddr,
-    local: bool,
     endpoint: &'a EndpointModel,
 }
 
@@ -52,16 +51,17 @@ impl<'a> Candidates<'a> {
     ///
     /// An address that is there more than once counts as the one that does not terminate (a new pod has got the address
     /// of an old one), then as the ready one, then as the serving one, then as the first.
-    pub(super) fn gather(slices: impl Iterator<Item = &'a SliceModel>, key: &ServiceKey, node_name: &str) -> Self {
+    pub(super) fn gather(slices: impl Iterator<Item = &'a SliceModel>, key: &ServiceKey) -> Self {
         let mut list: Vec<Candidate<'a>> = Vec::new();
         for slice in slices.filter(|slice| slice.family == key.family) {
             let fits = |port: &&super::SlicePortModel| port.name == key.port_name && port.protocol == key.protocol;
             for port in slice.ports.iter().filter(fits) {
-                list.extend(slice.endpoints.iter().map(|endpoint| Candidate {
-                    addr: SocketAddr::new(endpoint.addr, port.port),
-                    local: endpoint.node.as_deref() == Some(node_name),
-                    endpoint,
-                }));
+                list.extend(
+                    slice
+                        .endpoints
+                        .iter()
+                        .map(|endpoint| Candidate { addr: SocketAddr::new(endpoint.addr, port.port), endpoint }),
+                );
             }
         }
         list.sort_by_key(|candidate| {
@@ -81,31 +81,45 @@ impl<'a> Candidates<'a> {
     pub(super) fn cluster(&self, around: Surroundings<'_>) -> Vec<Endpoint> {
         let topology = self.topology(&around.settings.node_name, around.node);
         let ready = self.ready().filter(|candidate| topology.allows(candidate.hints()));
-        let ready: Vec<_> = ready.map(endpoint).collect();
+        let ready = self.gathered(ready);
         if !ready.is_empty() {
             return ready;
         }
-        self.list.iter().filter(|candidate| candidate.is_last_resort()).map(endpoint).collect()
+        self.gathered(self.list.iter().filter(|candidate| candidate.is_last_resort()))
+    }
+
+    /// Room for all candidates is asked for once.
+    fn gathered<'c>(&self, chosen: impl Iterator<Item = &'c Candidate<'a>>) -> Vec<Endpoint>
+    where
+        'a: 'c,
+    {
+        let mut all = Vec::with_capacity(self.list.len());
+        all.extend(chosen.map(endpoint));
+        all
     }
 
     /// What policy Local may use. Topology has no say in it.
     pub(super) fn local(&self) -> Vec<Endpoint> {
-        let ready: Vec<_> = self.ready().filter(|candidate| candidate.local).map(endpoint).collect();
+        let ready: Vec<_> = self.ready().filter(|candidate| candidate.endpoint.local).map(endpoint).collect();
         if !ready.is_empty() {
             return ready;
         }
-        self.list.iter().filter(|candidate| candidate.local && candidate.is_last_resort()).map(endpoint).collect()
+        self.list
+            .iter()
+            .filter(|candidate| candidate.endpoint.local && candidate.is_last_resort())
+            .map(endpoint)
+            .collect()
     }
 
     /// Whether policy Local has something to use.
     pub(super) fn has_local(&self) -> bool {
         let usable = |candidate: &Candidate<'_>| candidate.endpoint.ready || candidate.is_last_resort();
-        self.list.iter().any(|candidate| candidate.local && usable(candidate))
+        self.list.iter().any(|candidate| candidate.endpoint.local && usable(candidate))
     }
 
     /// Addresses of the ready endpoints on this node.
     pub(super) fn local_ready(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.ready().filter(|candidate| candidate.local).map(|candidate| candidate.addr.ip())
+        self.ready().filter(|candidate| candidate.endpoint.local).map(|candidate| candidate.addr.ip())
     }
 
     /// Everything to which a flow may go on.
@@ -135,5 +149,5 @@ impl<'a> Candidates<'a> {
 }
 
 fn endpoint(candidate: &Candidate<'_>) -> Endpoint {
-    Endpoint { addr: candidate.addr, local: candidate.local }
+    Endpoint::new(candidate.addr, candidate.endpoint.local)
 }

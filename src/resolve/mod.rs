@@ -92,7 +92,7 @@ where
     let mut local_ready: PerFamily<BTreeSet<IpAddr>> = PerFamily::default();
     for port in &model.ports {
         let family = port.key.family;
-        let candidates = Candidates::gather(slices.clone(), &port.key, &around.settings.node_name);
+        let candidates = Candidates::gather(slices.clone(), &port.key);
         local_ready[family].extend(candidates.local_ready());
         let wanted: Vec<_> = port.frontends.iter().filter(|frontend| granted(port, frontend)).collect();
         resolved.tally.frontend_conflicts += port.frontends.len() - wanted.len();

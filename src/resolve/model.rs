@@ -73,7 +73,7 @@ pub struct SlicePortModel {
     pub port: u16,
 }
 
-/// One endpoint of an EndpointSlice. 100,000 of these are in memory on every node of a large cluster: 48 bytes.
+/// One endpoint of an EndpointSlice. 100,000 of these are in memory on every node of a large cluster: 32 bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointModel {
     /// Its address, of the slice's family.
@@ -84,8 +84,8 @@ pub struct EndpointModel {
     pub serving: bool,
     /// Is on its way out.
     pub terminating: bool,
-    /// The node it runs on.
-    pub node: Option<Arc<str>>,
+    /// Whether it runs on this node.
+    pub local: bool,
     /// Who should use it.
     pub hints: Option<Arc<Hints>>,
 }

@@ -88,11 +88,10 @@ pub fn parse_slice(object: &SliceObject, settings: &Settings, names: &mut Names)
     names.sweep();
     let model = family(object, &mut notes).filter(|family| settings.families.contains(family)).map(|family| {
         let ports = object.ports.iter().filter_map(|entry| port(entry, &mut notes)).collect();
-        let endpoints = object.endpoints.iter();
         SliceModel {
             family,
             ports: names.ports(ports),
-            endpoints: endpoints.filter_map(|entry| endpoint(entry, family, names, &mut notes)).collect(),
+            endpoints: endpoints(object, (family, &settings.node_name), names, &mut notes),
             trigger: trigger(object),
         }
     });
@@ -132,7 +131,19 @@ fn port(entry: &SlicePort, notes: &mut Notes) -> Option<SlicePortModel> {
     Some(SlicePortModel { name: name.as_str().into(), protocol, port })
 }
 
-fn endpoint(entry: &SliceEndpoint, family: Family, names: &mut Names, notes: &mut Notes) -> Option<EndpointModel> {
+fn endpoints(object: &SliceObject, own: (Family, &str), names: &mut Names, notes: &mut Notes) -> Box<[EndpointModel]> {
+    // Nearly all are good, and room for all is asked for once.
+    let mut models = Vec::with_capacity(object.endpoints.len());
+    models.extend(object.endpoints.iter().filter_map(|entry| endpoint(entry, own, names, notes)));
+    models.into_boxed_slice()
+}
+
+fn endpoint(
+    entry: &SliceEndpoint,
+    (family, own_node): (Family, &str),
+    names: &mut Names,
+    notes: &mut Notes,
+) -> Option<EndpointModel> {
     let text = entry.addresses.first().map(String::as_str).unwrap_or_default();
     let Some(addr) = address::usable_ip(text).filter(|addr| Family::of(*addr) == family) else {
         let family = family.label();
@@ -146,7 +157,7 @@ fn endpoint(entry: &SliceEndpoint, family: Family, names: &mut Names, notes: &mu
         ready: entry.conditions.ready.unwrap_or(true),
         serving: entry.conditions.serving.unwrap_or(true),
         terminating: entry.conditions.terminating.unwrap_or(false),
-        node: entry.node_name.as_deref().map(|name| names.word(name)),
+        local: entry.node_name.as_deref() == Some(own_node),
         hints: entry.hints.as_ref().and_then(|hints| names.hints(hints)),
     })
 }

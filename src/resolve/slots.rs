@@ -15,7 +15,7 @@ pub(super) fn keep(old: &[Endpoint], wanted: Vec<Endpoint>) -> Vec<Endpoint> {
     let mut stays = vec![false; wanted.len()];
     let mut slots: Vec<Option<Endpoint>> = Vec::with_capacity(old.len().max(wanted.len()));
     for endpoint in old {
-        let found = position(&wanted, endpoint.addr).filter(|index| !stays[*index]);
+        let found = position(&wanted, endpoint.addr()).filter(|index| !stays[*index]);
         if let Some(index) = found {
             stays[index] = true;
         }
@@ -36,7 +36,7 @@ fn exact(mut pool: Vec<Endpoint>) -> Vec<Endpoint> {
 }
 
 fn position(sorted: &[Endpoint], addr: SocketAddr) -> Option<usize> {
-    sorted.binary_search_by(|endpoint| endpoint.addr.cmp(&addr)).ok()
+    sorted.binary_search_by(|endpoint| endpoint.addr().cmp(&addr)).ok()
 }
 
 /// Moves the last endpoint into the first hole until there is none.

@@ -105,7 +105,7 @@ fn distinct(service: &Service) -> usize {
         .into_iter()
         .all(|pool| [&service.internal, &service.external].into_iter().any(|route| refers_to(route, pool)));
     if both {
-        service.endpoints().map(|endpoint| endpoint.addr).collect::<BTreeSet<_>>().len()
+        service.endpoints().map(|endpoint| endpoint.addr()).collect::<BTreeSet<_>>().len()
     } else {
         service.endpoints().count()
     }

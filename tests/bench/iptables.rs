@@ -112,7 +112,7 @@ fn answering(lab: &Lab) -> SocketAddr {
 
 fn cluster(lab: &Lab, size: usize) -> Plan {
     let answers = |number: usize| Service {
-        pools: Pools { cluster: vec![Endpoint { addr: answering(lab), local: true }], local: Vec::new() },
+        pools: Pools { cluster: vec![Endpoint::new(answering(lab), true)], local: Vec::new() },
         ..service(number, 0)
     };
     let is_end = |number: usize| number == 0 || number == size - 1;
@@ -141,13 +141,13 @@ fn kube_rules(all: &[&Service], changed: &[&Service], first: bool) -> (String, u
         format!("-m tcp -p tcp -d {} --dport {}", to.ip(), to.port())
     };
     for service in all {
-        let [chain, _] = chains_of(&service.key, service.pools.cluster[0].addr);
+        let [chain, _] = chains_of(&service.key, service.pools.cluster[0].addr());
         let _ = writeln!(rules, "-A KUBE-SERVICES {} -j {chain}", find(service));
     }
     for service in changed {
         let count = service.pools.cluster.len();
         for (number, endpoint) in service.pools.cluster.iter().enumerate() {
-            let [chain, own] = chains_of(&service.key, endpoint.addr);
+            let [chain, own] = chains_of(&service.key, endpoint.addr());
             if number == 0 {
                 let _ = writeln!(chains, ":{chain} - [0:0]");
                 let _ = writeln!(rules, "-A {chain} {} ! -s {CLIENTS} -j KUBE-MARK-MASQ", find(service));
@@ -156,8 +156,8 @@ fn kube_rules(all: &[&Service], changed: &[&Service], first: bool) -> (String, u
             let pick = format!("-m statistic --mode random --probability {:.10}", 1.0 / left as f64);
             let _ = writeln!(chains, ":{own} - [0:0]");
             let _ = writeln!(rules, "-A {chain} {} -j {own}", if left > 1 { &pick } else { "" });
-            let _ = writeln!(rules, "-A {own} -s {} -j KUBE-MARK-MASQ", endpoint.addr.ip());
-            let _ = writeln!(rules, "-A {own} -m tcp -p tcp -j DNAT --to-destination {}", endpoint.addr);
+            let _ = writeln!(rules, "-A {own} -s {} -j KUBE-MARK-MASQ", endpoint.addr().ip());
+            let _ = writeln!(rules, "-A {own} -m tcp -p tcp -j DNAT --to-destination {}", endpoint.addr());
         }
     }
     if first {

@@ -60,7 +60,7 @@ pub fn service(family: Family, number: usize, variant: usize, endpoints: usize) 
     let endpoint = |index: usize| {
         let moved = if index == 4 { variant * MOVED } else { 0 };
         let ip = address(family, Ipv4Addr::new(10, 128, 0, 0), 0x128, moved + number * PLACES + index);
-        Endpoint { addr: SocketAddr::new(ip, 8080), local: false }
+        Endpoint::new(SocketAddr::new(ip, 8080), false)
     };
     let to = |masquerade| Action::Forward { to: Pool::Cluster, masquerade };
     let key = ServiceKey {

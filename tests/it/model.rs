@@ -119,7 +119,7 @@ fn keeps_what_stays(was: &Plan, now: &Plan) {
 
 /// Whoever stays keeps its slot, unless the pool has become too short for it.
 fn keeps_slots(was: &[Endpoint], now: &[Endpoint]) {
-    let slot = |pool: &[Endpoint], endpoint: &Endpoint| pool.iter().position(|other| other.addr == endpoint.addr);
+    let slot = |pool: &[Endpoint], endpoint: &Endpoint| pool.iter().position(|other| other.addr() == endpoint.addr());
     for (old_slot, endpoint) in was.iter().enumerate() {
         if let Some(new_slot) = slot(now, endpoint) {
             assert!(new_slot == old_slot || old_slot >= now.len(), "{endpoint:?} moved from {old_slot} to {new_slot}");
@@ -139,7 +139,7 @@ fn is_well_formed(service: &Service) {
     }
     assert!(service.frontends.is_sorted() && !service.frontends.is_empty());
     assert!(service.serving.is_sorted());
-    let of_family = |endpoint: &Endpoint| Family::of(endpoint.addr.ip()) == service.key.family;
+    let of_family = |endpoint: &Endpoint| Family::of(endpoint.addr().ip()) == service.key.family;
     assert!(service.endpoints().all(of_family));
 }
 

@@ -218,7 +218,7 @@ fn picks(service: &Service, pool: Pool) -> Vec<Rule> {
     let mut rules = Vec::new();
     if let Some(affinity) = service.affinity {
         for endpoint in endpoints {
-            let list = name::endpoint(key, endpoint.addr);
+            let list = name::endpoint(key, endpoint.addr());
             let remembered = Match::Remembered { list: list.clone(), seconds: affinity.timeout_seconds };
             rules.push(Rule::jump(list).when(remembered));
         }
@@ -226,9 +226,9 @@ fn picks(service: &Service, pool: Pool) -> Vec<Rule> {
     for (number, endpoint) in endpoints.iter().enumerate() {
         let left = endpoints.len() - number;
         let rule = if has_chain(service, endpoint) {
-            Rule::jump(name::endpoint(key, endpoint.addr))
+            Rule::jump(name::endpoint(key, endpoint.addr()))
         } else {
-            Rule::to(Target::Dnat(endpoint.addr)).of(key.protocol)
+            Rule::to(Target::Dnat(endpoint.addr())).of(key.protocol)
         };
         rules.push(if left > 1 { rule.when(Match::OneIn(left)) } else { rule });
     }
@@ -247,12 +247,12 @@ fn endpoints(setting: &Setting, service: &Service) -> Vec<Chain> {
     let with_chain = used.into_iter().filter(|endpoint| has_chain(service, endpoint));
     with_chain
         .map(|endpoint| {
-            let name = name::endpoint(&service.key, endpoint.addr);
+            let name = name::endpoint(&service.key, endpoint.addr());
             let mut rules = Vec::new();
             if endpoint.local {
-                rules.push(Rule::jump(name::MARK_MASQ).coming_from(host(endpoint.addr.ip()), false));
+                rules.push(Rule::jump(name::MARK_MASQ).coming_from(host(endpoint.addr().ip()), false));
             }
-            let mut dnat = Rule::to(Target::Dnat(endpoint.addr)).of(service.key.protocol);
+            let mut dnat = Rule::to(Target::Dnat(endpoint.addr())).of(service.key.protocol);
             if service.affinity.is_some() {
                 dnat = dnat.when(Match::Remember(name.clone()));
             }

@@ -123,7 +123,7 @@ pub fn service(context: &Context, service: &Service, given: &mut impl FnMut(&Ent
         objects.servers.extend(servers.into_iter().map(|(id, target)| server(context, service, id, target)));
     }
     let local = service.endpoints().filter(|endpoint| endpoint.local);
-    objects.hairpins = local.map(|endpoint| hairpin(service, endpoint.addr)).collect();
+    objects.hairpins = local.map(|endpoint| hairpin(service, endpoint.addr())).collect();
     sort(&mut objects.hairpins);
     sort(&mut objects.limits);
     objects
@@ -208,7 +208,7 @@ fn server(context: &Context, service: &Service, id: ServiceId, target: Pool) -> 
             Style { scheduler: Scheduler::MaglevHash, flags: Flags::HASH_FALLBACK, timeout: 0 }
         }
     };
-    let mut endpoints: Vec<SocketAddr> = pool.iter().map(|endpoint| endpoint.addr).collect();
+    let mut endpoints: Vec<SocketAddr> = pool.iter().map(|endpoint| endpoint.addr()).collect();
     sort(&mut endpoints);
     Server { id, protocol: service.key.protocol, style, endpoints }
 }

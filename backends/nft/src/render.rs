@@ -93,7 +93,7 @@ fn endpoints(service: &Service, space: Keyspace, key: Bytes, pool: Pool, objects
     let slots = endpoints.iter().zip(first..);
     objects
         .elements
-        .extend(slots.map(|(endpoint, slot)| Element::pair(map, key.number(slot), Bytes::EMPTY.socket(endpoint.addr))));
+        .extend(slots.map(|(endpoint, slot)| Element::pair(map, key.number(slot), Bytes::EMPTY.socket(endpoint.addr()))));
     let count = count(endpoints);
     if count > structure::READY_COUNTS {
         objects.counts.push((space, pool, count));
@@ -123,12 +123,12 @@ pub fn count(endpoints: &[Endpoint]) -> u32 {
 fn shared(service: &Service, objects: &mut Objects) {
     let member = |set, key| Element::member(set, key);
     objects.shared.extend(service.cluster_ips().map(|ip| member(&NAMES.cluster_ips, Bytes::EMPTY.addr(ip))));
-    let local = service.endpoints().filter(|endpoint| endpoint.local).map(|endpoint| endpoint.addr.ip());
+    let local = service.endpoints().filter(|endpoint| endpoint.local).map(|endpoint| endpoint.addr().ip());
     objects.shared.extend(local.map(|ip| member(&NAMES.hairpin, Bytes::EMPTY.addr(ip).addr(ip))));
     if service.key.protocol == Protocol::Tcp {
         let port = |port| Bytes::EMPTY.proto(service.key.protocol.number()).port(port);
         let mut last = None;
-        for addr in service.endpoints().map(|endpoint| endpoint.addr) {
+        for addr in service.endpoints().map(|endpoint| endpoint.addr()) {
             let now = (Bytes::EMPTY.block(addr.ip()), port(addr.port()));
             // Most endpoints of a service have the port of the one before, and many its block.
             if last.is_none_or(|(block, _)| block != now.0) {

@@ -51,12 +51,12 @@ fn pool(service: &Service, pool: Pool, memory: &Name, seconds: u32, objects: &mu
         .sets
         .push(Set::new(Name::clone(&endpoints), &[Kind::Number], Value::Data(ENDPOINT)).type_of(&[Field::Priority]));
     let in_pool = render::slots(service, pool);
-    let numbers = numbers(in_pool.iter().map(|endpoint| endpoint.addr));
+    let numbers = numbers(in_pool.iter().map(|endpoint| endpoint.addr()));
     for (endpoint, slot) in in_pool.iter().zip(0_u32..) {
-        let Some(number) = numbers.get(&endpoint.addr) else { continue };
+        let Some(number) = numbers.get(&endpoint.addr()) else { continue };
         let number = Bytes::EMPTY.number(*number);
         objects.elements.push(Element::pair(&slots, Bytes::EMPTY.number(slot), number));
-        objects.elements.push(Element::pair(&endpoints, number, Bytes::EMPTY.socket(endpoint.addr)));
+        objects.elements.push(Element::pair(&endpoints, number, Bytes::EMPTY.socket(endpoint.addr())));
     }
     let chain = chain(service, &format!("sticky-{suffix}"), Pick { memory, slots, endpoints, seconds }, in_pool.len());
     let action = Bytes::EMPTY.number(number::sticky(pool, &service.key));

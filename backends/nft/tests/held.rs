@@ -93,7 +93,7 @@ fn clients_that_the_kernel_remembers_are_read_too() {
             found.trim_end_matches(" {").to_owned()
         };
         let (memory, endpoints) = (line("affinity-"), line("endpoints-cluster-"));
-        let wanted = endpoint(family, 2, false).addr;
+        let wanted = endpoint(family, 2, false).addr();
         let map = nft(&["list", "map", "ip", "fairlead", &endpoints]);
         let number = map.split([',', '{', '}', '\n', '=']).map(str::trim).find_map(|element| {
             let (number, to) = element.split_once(" : ")?;

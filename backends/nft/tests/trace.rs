@@ -162,9 +162,9 @@ fn a_remembered_client_meets_its_endpoint_and_one_whose_endpoint_is_gone_meets_a
         let sticky = plan.services.iter().find(|s| s.affinity.is_some() && s.key.family == family).expect("one is");
         let [first, second] =
             [("192.0.2.1", "2001:db8::1"), ("192.0.2.2", "2001:db8::2")].map(|(a, b)| addr(family, a, b));
-        let remembered = endpoint(family, 2, false).addr;
+        let remembered = endpoint(family, 2, false).addr();
         tracer.remember(&sticky.key, first, remembered).expect("it is sticky");
-        tracer.remember(&sticky.key, second, endpoint(family, 9, false).addr).expect("it is sticky");
+        tracer.remember(&sticky.key, second, endpoint(family, 9, false).addr()).expect("it is sticky");
         let node = sample::packets::node_addresses(family)[0];
         for destination in [cluster_ip(family, 5, 80), SocketAddr::new(node, 30_005)] {
             let known = tracer.verdict(&packet(family, first, destination));

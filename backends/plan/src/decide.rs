@@ -98,9 +98,9 @@ impl Plan {
 fn forward(packet: &Packet, service: &Service, to: Pool, masquerade: bool) -> Verdict {
     let pool = service.pools.get(to);
     let hairpin = |local: bool, addr: SocketAddr| local && addr.ip() == packet.source;
-    let masqueraded = pool.iter().filter(|endpoint| masquerade || hairpin(endpoint.local, endpoint.addr));
+    let masqueraded = pool.iter().filter(|endpoint| masquerade || hairpin(endpoint.local, endpoint.addr()));
     Verdict::Forward {
-        endpoints: pool.iter().map(|endpoint| endpoint.addr).collect(),
-        masqueraded: masqueraded.map(|endpoint| endpoint.addr).collect(),
+        endpoints: pool.iter().map(|endpoint| endpoint.addr()).collect(),
+        masqueraded: masqueraded.map(|endpoint| endpoint.addr()).collect(),
     }
 }

@@ -103,7 +103,6 @@ impl Pod {
             addresses: vec![pod(family, self.host).to_string()],
             conditions: EndpointConditions { ready: self.ready, serving: self.serving, terminating: self.terminating },
             node_name: self.node.map(str::to_owned),
-            zone: None,
             hints: (hints != EndpointHints::default()).then_some(hints),
         }
     }
@@ -252,7 +251,7 @@ impl Case {
 
 /// A pool as the numbers of its endpoints, in the order of slots.
 pub(super) fn endpoints(pool: &[Endpoint]) -> Vec<u8> {
-    pool.iter().map(|endpoint| host(endpoint.addr)).collect()
+    pool.iter().map(|endpoint| host(endpoint.addr())).collect()
 }
 
 pub(super) fn host(addr: SocketAddr) -> u8 {

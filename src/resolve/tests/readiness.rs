@@ -125,7 +125,7 @@ fn one_address_on_two_ports_is_two_endpoints() {
     both(|f| {
         let other = SlicePort { port: Some(9090), ..SlicePort { name: Some(String::new()), ..SlicePort::default() } };
         let got = service(f).with([ready(1)]).with([ready(1)]).but(|case| case.slices[1].ports = vec![other]).resolve();
-        let ports: Vec<_> = got.pools.cluster.iter().map(|endpoint| endpoint.addr.port()).collect();
+        let ports: Vec<_> = got.pools.cluster.iter().map(|endpoint| endpoint.addr().port()).collect();
         assert_eq!(ports, [TARGET_PORT, 9090]);
     });
 }
@@ -145,7 +145,7 @@ fn endpoints_join_by_port_name_and_protocol() {
         });
         let got = case.resolve();
         assert_eq!(got.key.protocol, Protocol::Udp);
-        assert_eq!(got.pools.cluster[0].addr, (pod(f, 1), 2).into());
+        assert_eq!(got.pools.cluster[0].addr(), (pod(f, 1), 2).into());
     });
 }
 

@@ -7,7 +7,7 @@ use super::{both, endpoints, service};
 use crate::resolve::slots::keep;
 
 fn pool<const N: usize>(family: fairlead_plan::Family, hosts: [u8; N]) -> Vec<Endpoint> {
-    hosts.map(|host| Endpoint { addr: SocketAddr::new(pod(family, host), 8080), local: false }).to_vec()
+    hosts.map(|host| Endpoint::new(SocketAddr::new(pod(family, host), 8080), false)).to_vec()
 }
 
 #[track_caller]

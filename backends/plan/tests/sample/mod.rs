@@ -36,7 +36,7 @@ pub fn endpoint(family: Family, number: u16, local: bool) -> Endpoint {
     let (hi, lo) = (number >> 8, number & 0xff);
     let node = if local { 0 } else { 64 };
     let ip = addr(family, &format!("10.244.{}.{lo}", node + hi), &format!("fd00:244:0:{node}::{number:x}"));
-    Endpoint { addr: SocketAddr::new(ip, 8080), local }
+    Endpoint::new(SocketAddr::new(ip, 8080), local)
 }
 
 pub fn cluster_ip(family: Family, number: u16, port: u16) -> SocketAddr {

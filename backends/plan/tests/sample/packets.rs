@@ -33,7 +33,7 @@ fn sources(family: Family, plan: &Plan) -> BTreeSet<IpAddr> {
     for service in plan.services.iter().filter(|service| service.key.family == family) {
         let (local, remote): (Vec<&Endpoint>, Vec<&Endpoint>) =
             service.endpoints().partition(|endpoint| endpoint.local);
-        sources.extend(local.iter().take(3).chain(remote.first()).map(|endpoint| endpoint.addr.ip()));
+        sources.extend(local.iter().take(3).chain(remote.first()).map(|endpoint| endpoint.addr().ip()));
     }
     sources
 }

@@ -22,18 +22,23 @@ pub fn plan() -> impl Strategy<Value = Plan> {
 
 /// Plans that share the node in half of the cases, each a step from the one before.
 pub fn journey(steps: usize) -> impl Strategy<Value = Vec<Plan>> {
-    let step = (proptest::option::of(node_facts()), vec(any_service(), 0..4), vec(any::<u16>(), 0..3));
+    let some = || vec(any::<u16>(), 0..3);
+    let step = (proptest::option::of(node_facts()), vec(any_service(), 0..4), some(), some());
     (plan(), vec(step, steps)).prop_map(|(start, steps)| {
         let mut plans = vec![start];
-        for (node, services, gone) in steps {
-            plans.push(next(&plans[plans.len() - 1], node, services, &gone));
+        for (node, services, moved, gone) in steps {
+            plans.push(next(&plans[plans.len() - 1], node, services, (&moved, &gone)));
         }
         plans
     })
 }
 
-fn next(was: &Plan, node: Option<Node>, services: Vec<Service>, gone: &[u16]) -> Plan {
+fn next(was: &Plan, node: Option<Node>, services: Vec<Service>, (moved, gone): (&[u16], &[u16])) -> Plan {
     let mut left: Vec<Service> = was.services.sorted().into_iter().map(|service| (**service).clone()).collect();
+    for moved in moved {
+        let count = left.len().max(1);
+        left.get_mut(usize::from(*moved) % count).into_iter().for_each(|service| stir(service, *moved));
+    }
     for gone in gone {
         if !left.is_empty() {
             left.remove(usize::from(*gone) % left.len());
@@ -42,6 +47,19 @@ fn next(was: &Plan, node: Option<Node>, services: Vec<Service>, gone: &[u16]) ->
     // New ones first: they win what they claim.
     left.retain(|old| services.iter().all(|new| new.key != old.key));
     assemble(node.unwrap_or_else(|| (*was.node).clone()), services.into_iter().chain(left).collect())
+}
+
+/// Another order, one endpoint less or one more: what changes most, and everything else stays.
+fn stir(service: &mut Service, how: u16) {
+    let Pools { cluster, local } = &mut service.pools;
+    let more = endpoint(service.key.family, 30 + how % 5, false);
+    match how % 4 {
+        0 => [cluster, local].into_iter().filter(|pool| !pool.is_empty()).for_each(|pool| pool.rotate_left(1)),
+        1 if cluster.len() > 1 => _ = cluster.pop(),
+        2 if cluster.len() > 1 => _ = cluster.swap_remove(0),
+        _ if !cluster.is_empty() && !cluster.contains(&more) => cluster.push(more),
+        _ => {}
+    }
 }
 
 /// One owner for each service key and each address, as `resolve` promises.
@@ -129,8 +147,8 @@ fn frontends(family: Family) -> impl Strategy<Value = Vec<Frontend>> {
 /// Where an endpoint is follows from its address. The node itself may be one, and two ports of one pod.
 fn pools(family: Family) -> impl Strategy<Value = Pools> {
     let mut domain: Vec<Endpoint> = (1..=4).map(|number| endpoint(family, number, number < 3)).collect();
-    domain.push(Endpoint { addr: SocketAddr::new(domain[0].addr.ip(), 9_090), local: true });
-    domain.push(Endpoint { addr: SocketAddr::new(node_addresses(family)[0], 8_080), local: true });
+    domain.push(Endpoint::new(SocketAddr::new(domain[0].addr().ip(), 9_090), true));
+    domain.push(Endpoint::new(SocketAddr::new(node_addresses(family)[0], 8_080), true));
     let local: Vec<Endpoint> = domain.iter().copied().filter(|endpoint| endpoint.local).collect();
     let many: Vec<Endpoint> = (5..25).map(|number| endpoint(family, number, false)).collect();
     let cluster = prop_oneof![
