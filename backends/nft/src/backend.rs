@@ -9,7 +9,7 @@ use fairlead_plan::{Backend, Change, Family, FamilyCounts, Plan, Pool, Report, S
 
 use crate::diff::{self, Tables, Writes};
 use crate::layout::{LOCAL_SLOTS, NAMES, TABLE};
-use crate::rules::Name;
+use crate::rules::{Chain, Name};
 use crate::write::{self, nfproto};
 use crate::{moves, structure};
 
@@ -25,11 +25,42 @@ pub struct NftBackend {
     nft: Option<Nft>,
     ours: Arc<Ours>,
     pub(crate) tables: Tables,
-    pub(crate) rules: [HashMap<Name, u64>; 2],
+    pub(crate) rules: [RuleCounts; 2],
     /// Constant elements: of `actions` and of the node.
     pub(crate) constant: [u64; 2],
     /// Whether this process has ever brought the kernel to a plan: what is missing later was taken away by somebody.
     pub(crate) settled: bool,
+}
+
+/// How many rules the chains of a table have. Asked for at each change, so the sum is kept.
+#[derive(Debug, Default)]
+pub struct RuleCounts {
+    chains: HashMap<Name, u64>,
+    sum: u64,
+}
+
+impl RuleCounts {
+    /// Of these chains and no others.
+    pub fn of(chains: &[Chain]) -> Self {
+        let mut counts = Self::default();
+        chains.iter().for_each(|chain| counts.set(chain));
+        counts
+    }
+
+    /// Of all chains together.
+    pub const fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    fn set(&mut self, chain: &Chain) {
+        let rules = chain.rules.len() as u64;
+        self.sum += rules;
+        self.sum -= self.chains.insert(Name::clone(&chain.name), rules).unwrap_or_default();
+    }
+
+    fn remove(&mut self, chain: &Name) {
+        self.sum -= self.chains.remove(chain).unwrap_or_default();
+    }
 }
 
 impl NftBackend {
@@ -104,7 +135,7 @@ impl NftBackend {
     pub(crate) fn count_rules(&mut self, family: Family, writes: &Writes) {
         let rules = &mut self.rules[family as usize];
         for chain in writes.new_chains.iter().chain(&writes.changed_chains) {
-            rules.insert(Name::clone(&chain.name), chain.rules.len() as u64);
+            rules.set(chain);
         }
         for chain in &writes.old_chains {
             rules.remove(chain);
@@ -147,7 +178,7 @@ impl NftBackend {
 
     pub(crate) fn held(&self, family: Family) -> FamilyCounts {
         FamilyCounts {
-            rules: self.rules[family as usize].values().sum(),
+            rules: self.rules[family as usize].sum(),
             elements: self.constant[family as usize] + self.tables.elements(family),
         }
     }

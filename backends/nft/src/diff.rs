@@ -202,8 +202,7 @@ impl Tables {
     /// Adds what one change needs to the writes of its family.
     pub fn change(&mut self, was: Option<&Service>, now: Option<&Service>, writes: &mut [Writes; 2]) {
         let Some(family) = now.or(was).map(|service| service.key.family) else { return };
-        let was = was.map(render::service).unwrap_or_default();
-        let now = now.map(render::service).unwrap_or_default();
+        let (was, now) = render::both(was, now);
         let writes = &mut writes[family as usize];
         let shared = &mut self.shared[family as usize];
         elements(&was.elements, &now.elements, writes);
@@ -212,6 +211,7 @@ impl Tables {
             shared.take(&now, writes);
             shared.give(&was, writes);
         }
+        // What both leave out is the same number on either side.
         let own = &mut self.own[family as usize];
         *own = *own + now.elements.len() as u64 - was.elements.len() as u64;
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use fairlead_plan::{Action, Endpoint, Frontend, FrontendAddr, Origin, Pool, Protocol, Service};
+use fairlead_plan::{Action, Endpoint, Frontend, FrontendAddr, Origin, Pool, Pools, Protocol, Service};
 
 use crate::element::{Bytes, Element};
 use crate::layout::{Keyspace, LOCAL_SLOTS, NAMES, number};
@@ -27,9 +27,28 @@ pub struct Objects {
 /// Everything for one service port.
 #[must_use]
 pub fn service(service: &Service) -> Objects {
+    beside(service, None)
+}
+
+/// Two states of a service port without what is sure to be the same: where nothing but endpoints differs, the elements of slots
+/// that both fill alike. Most changes are one slot of many.
+#[must_use]
+pub fn both(was: Option<&Service>, now: Option<&Service>) -> (Objects, Objects) {
+    let (Some(was), Some(now)) = (was, now) else {
+        return (was.map(service).unwrap_or_default(), now.map(service).unwrap_or_default());
+    };
+    let is_alike = was.frontends == now.frontends
+        && (was.internal, was.external) == (now.internal, now.external)
+        && was.affinity.is_none()
+        && now.affinity.is_none();
+    let (old, new) = (is_alike.then_some(&was.pools), is_alike.then_some(&now.pools));
+    (beside(was, new), beside(now, old))
+}
+
+fn beside(service: &Service, known: Option<&Pools>) -> Objects {
     let mut objects = Objects::default();
     for frontend in &service.frontends {
-        self::frontend(service, frontend, &mut objects);
+        self::frontend(service, frontend, known, &mut objects);
     }
     shared(service, &mut objects);
     if service.affinity.is_some() {
@@ -57,7 +76,7 @@ pub fn pools_of(service: &Service, frontend: &Frontend) -> impl Iterator<Item = 
     })
 }
 
-fn frontend(service: &Service, frontend: &Frontend, objects: &mut Objects) {
+fn frontend(service: &Service, frontend: &Frontend, known: Option<&Pools>, objects: &mut Objects) {
     let space = match frontend.addr() {
         FrontendAddr::Addr(_) => Keyspace::Address,
         FrontendAddr::NodePort(_) => Keyspace::NodePort,
@@ -69,7 +88,7 @@ fn frontend(service: &Service, frontend: &Frontend, objects: &mut Objects) {
     }
     if service.affinity.is_none() {
         for pool in pools_of(service, frontend) {
-            endpoints(service, space, key, pool, objects);
+            endpoints((service, pool), space, key, known, objects);
         }
     }
     if let Frontend::LoadBalancer { addr, allow } = frontend
@@ -83,17 +102,28 @@ fn frontend(service: &Service, frontend: &Frontend, objects: &mut Objects) {
     }
 }
 
-fn endpoints(service: &Service, space: Keyspace, key: Bytes, pool: Pool, objects: &mut Objects) {
+/// The slots of a pool, but for those that `known` fills alike.
+fn endpoints(
+    (service, pool): (&Service, Pool),
+    space: Keyspace,
+    key: Bytes,
+    known: Option<&Pools>,
+    objects: &mut Objects,
+) {
     let first = match pool {
         Pool::Cluster => 0,
         Pool::Local => LOCAL_SLOTS,
     };
     let endpoints = slots(service, pool);
     let map = NAMES.endpoints(space);
-    let slots = endpoints.iter().zip(first..);
-    objects
-        .elements
-        .extend(slots.map(|(endpoint, slot)| Element::pair(map, key.number(slot), Bytes::EMPTY.socket(endpoint.addr()))));
+    let known = known.map_or(&[] as &[Endpoint], |pools| pools.get(pool));
+    let is_known = |at: usize, addr: SocketAddr| known.get(at).is_some_and(|endpoint| endpoint.addr() == addr);
+    for ((at, endpoint), slot) in endpoints.iter().enumerate().zip(first..) {
+        let addr = endpoint.addr();
+        if !is_known(at, addr) {
+            objects.elements.push(Element::pair(map, key.number(slot), Bytes::EMPTY.socket(addr)));
+        }
+    }
     let count = count(endpoints);
     if count > structure::READY_COUNTS {
         objects.counts.push((space, pool, count));

@@ -4,7 +4,7 @@ use fairlead_kernel::nft::{Batch, NftError};
 use fairlead_plan::{Family, Plan, Report};
 
 use crate::adopt::{self, Adoption};
-use crate::backend::{BATCH, NftBackend, too_many};
+use crate::backend::{BATCH, NftBackend, RuleCounts, too_many};
 use crate::diff::{Tables, Writes};
 use crate::element::Element;
 use crate::layout::{self, NAMES, TABLE};
@@ -52,8 +52,7 @@ impl NftBackend {
     }
 
     pub(crate) fn expect(&mut self, family: Family, whole: &Whole) {
-        self.rules[family as usize] =
-            whole.chains.iter().map(|chain| (Name::clone(&chain.name), chain.rules.len() as u64)).collect();
+        self.rules[family as usize] = RuleCounts::of(&whole.chains);
         let counted = self.tables.shared(family).counts().count();
         self.constant[family as usize] = (whole.constant.len() - counted) as u64;
     }
@@ -155,7 +154,7 @@ impl NftBackend {
                 new_elements: whole::first_elements(*family, now),
                 ..Writes::default()
             };
-            self.rules[*family as usize].clear();
+            self.rules[*family as usize] = RuleCounts::default();
             self.count_rules(*family, &first);
             self.constant[*family as usize] = first.new_elements.len() as u64;
             write::writes(&mut batch, *family, &first);
@@ -166,7 +165,7 @@ impl NftBackend {
     /// An acknowledgement is no proof: counts the rules that the kernel holds.
     fn witness(&mut self) -> Result<(), NftError> {
         for family in Family::BOTH {
-            let wanted: u64 = self.rules[family as usize].values().sum();
+            let wanted: u64 = self.rules[family as usize].sum();
             let held = self.nft()?.rules(nfproto(family), TABLE)?.len() as u64;
             if held != wanted {
                 return Err(NftError::Interrupted);

@@ -183,15 +183,16 @@ impl Services {
 }
 
 fn changes_of<'a>(was: &'a Part, now: &'a Part) -> impl Iterator<Item = Change<'a>> {
+    // Looked for first, because it reads pointers alone; a search reads names.
+    let shares = |part: &Part, service: &Arc<Service>| part.iter().any(|(_, other)| Arc::ptr_eq(other, service));
     let find = |part: &'a Part, (hash, service): &(u64, Arc<Service>)| {
         search(part, *hash, &service.key).ok().map(|at| &part[at].1)
     };
-    let gone = was.iter().filter(move |entry| find(now, entry).is_none());
+    let gone = was.iter().filter(move |entry| !shares(now, &entry.1) && find(now, entry).is_none());
     let gone = gone.map(|(_, service)| Change { was: Some(service), now: None });
-    let rest = now.iter().filter_map(move |entry| {
+    let rest = now.iter().filter(move |entry| !shares(was, &entry.1)).filter_map(move |entry| {
         let (old, new) = (find(was, entry), &entry.1);
-        let same = old.is_some_and(|old| Arc::ptr_eq(old, new) || old == new);
-        (!same).then_some(Change { was: old, now: Some(new) })
+        (old != Some(new)).then_some(Change { was: old, now: Some(new) })
     });
     gone.chain(rest)
 }

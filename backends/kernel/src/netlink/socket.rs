@@ -112,6 +112,29 @@ impl Socket {
         }
     }
 
+    /// Receives one datagram that is short, as acknowledgements are, with one call of the system where [`Socket::recv`] has to
+    /// ask for the length before.
+    ///
+    /// # Errors
+    /// As [`Socket::recv`]; [`io::ErrorKind::InvalidData`] if it was not short, and then it is lost.
+    pub fn recv_short(&self, buffer: &mut Vec<u8>, wait: Wait) -> io::Result<()> {
+        loop {
+            buffer.clear();
+            buffer.reserve(RECEIVE_MIN);
+            let space = buffer.spare_capacity_mut();
+            let room = space.len();
+            let (len, sender) = self.receive(space, wait, libc::MSG_TRUNC)?;
+            if len > room {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "an acknowledgement of this length is none"));
+            }
+            if sender == 0 {
+                // SAFETY: the kernel wrote `len` bytes at the start of the spare capacity, which is no smaller.
+                unsafe { buffer.set_len(len) };
+                return Ok(());
+            }
+        }
+    }
+
     /// This socket's address: what the kernel writes into the `port` of notifications about changes made through it.
     ///
     /// # Errors

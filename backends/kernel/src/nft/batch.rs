@@ -5,6 +5,9 @@ use crate::netlink::{APPEND, CREATE, HEADER_LEN, REQUEST, TooLong, align, close,
 /// Elements are gathered into messages of about this size: larger ones gain nothing, and 64 KiB is the format's limit.
 const ELEMENTS_MAX: usize = 32 << 10;
 
+/// Bytes of the messages of a usual change; the allocator has pieces of up to this size at hand.
+const USUAL: usize = 1000;
+
 /// The changes of one transaction, in the order in which the kernel applies them.
 ///
 /// Writing cannot fail: what does not fit netlink's lengths is remembered, and [`Nft::commit`](super::Nft::commit)
@@ -33,10 +36,10 @@ struct Open {
 }
 
 impl Batch {
-    /// An empty batch.
+    /// An empty batch, with room for what most changes write.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { bytes: Vec::with_capacity(USUAL), ..Self::default() }
     }
 
     /// Nothing is in it.

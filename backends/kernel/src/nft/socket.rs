@@ -77,7 +77,7 @@ impl Nft {
     fn outcome(&mut self, batch: &Batch) -> Result<(), NftError> {
         let mut acknowledged = false;
         let mut failed: Option<Failure> = None;
-        while !acknowledged && self.receive_now()? {
+        while !acknowledged && is_there(self.socket.recv_short(&mut self.buffer, Wait::No))? {
             for failure in messages(&self.buffer).filter_map(|message| message.failure()) {
                 if failure.errno == 0 {
                     acknowledged |= failure.seq == batch.messages;
@@ -184,7 +184,7 @@ impl Nft {
     /// Throws away replies that an earlier, failed exchange left behind.
     fn drain(&mut self) -> Result<(), NftError> {
         while self.unread {
-            match self.receive_now() {
+            match is_there(self.socket.recv(&mut self.buffer, Wait::No)) {
                 Ok(rest) => self.unread = rest,
                 Err(NftError::Overrun) => {}
                 Err(error) => return Err(error),
@@ -192,13 +192,14 @@ impl Nft {
         }
         Ok(())
     }
+}
 
-    fn receive_now(&mut self) -> Result<bool, NftError> {
-        match self.socket.recv(&mut self.buffer, Wait::No) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(NftError::io(RECEIVE)(error)),
-        }
+/// Whether there was something to receive.
+fn is_there(received: io::Result<()>) -> Result<bool, NftError> {
+    match received {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(NftError::io(RECEIVE)(error)),
     }
 }
 
