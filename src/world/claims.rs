@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::object::{Kind, ObjectName};
 use crate::resolve::{Note, ObjectRef, PortModel, ServiceModel};
 
 /// What only one service port can have: a packet's protocol and destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Claim {
     protocol: Protocol,
     family: Family,
@@ -43,7 +43,8 @@ struct Claimant {
 /// Who owns which frontend.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    claimants: BTreeMap<Claim, Vec<Claimant>>,
+    /// Not sorted, as the names of [`super::store`] are not: each change looks here.
+    claimants: HashMap<Claim, Vec<Claimant>>,
 }
 
 impl Claims {
