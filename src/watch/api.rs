@@ -199,6 +199,10 @@ impl<T: Trimmed> Watcher<T> {
                 silence = silence.min(self.timing.silence);
             }
             self.line(received, line).await?;
+            if lines.drained() {
+                // Whoever takes the event comes first: to ask the connection for more costs a call of the system.
+                tokio::task::yield_now().await;
+            }
             self.backoff.reset();
             self.behind = 0;
             self.works();

@@ -11,11 +11,18 @@ const LONGEST: usize = 64 << 20;
 pub(super) struct Lines {
     stream: Pin<Box<dyn AsyncBufRead + Send>>,
     line: Vec<u8>,
+    /// Whether there is nothing behind the last line yet.
+    drained: bool,
 }
 
 impl Lines {
     pub fn new(stream: impl AsyncBufRead + Send + 'static) -> Self {
-        Self { stream: Box::pin(stream), line: Vec::new() }
+        Self { stream: Box::pin(stream), line: Vec::new(), drained: true }
+    }
+
+    /// Whether everything that has arrived so far has been read, as far as can be told without asking the connection.
+    pub const fn drained(&self) -> bool {
+        self.drained
     }
 
     /// The next line, `None` at the end. A last line without an end was cut off and does not count.
@@ -29,6 +36,7 @@ impl Lines {
             let newline = available.iter().position(|&byte| byte == b'\n');
             let used = newline.map_or(available.len(), |at| at + 1);
             self.line.extend_from_slice(&available[..used]);
+            self.drained = used == available.len();
             self.stream.as_mut().consume(used);
             if newline.is_some() && self.line.trim_ascii().is_empty() {
                 self.line.clear();
