@@ -1,5 +1,6 @@
 //! `fairlead`: see the library's documentation.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -47,7 +48,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             run::init(&settings)?;
         }
         Command::Run(settings) => {
-            memory::share_heap();
+            memory::set_up_heap();
             log(settings.log);
             let read = || config::parse(std::env::args_os(), config::Host::read());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -62,7 +63,9 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
 
 fn log(settings: LogSettings) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(settings.filter()));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever collects logs gets text; the builder's own answer to NO_COLOR would be overruled.
+    let has_colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colours);
     match settings.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

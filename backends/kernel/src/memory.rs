@@ -71,15 +71,20 @@ pub fn give_back() {
     }
 }
 
-/// Lets all threads of this process share one heap.
+/// Sets up the allocator for a process that is small and mostly waits.
 ///
-/// By itself the allocator of glibc gives each thread one of its own, in which what one thread needed for a moment is of no use to
-/// the others. To be called before the first thread is started; C libraries other than glibc do it in their own way.
-pub fn share_heap() {
+/// All threads share one heap: by itself the allocator of glibc gives each thread one of its own, in which what one thread needed
+/// for a moment is of no use to the others. And small pieces that are given back are joined with their neighbours at once: by
+/// itself glibc puts that off until somebody asks for 1 kB, and then goes through all of them, wherever in memory they lie, in
+/// the middle of a change.
+///
+/// To be called before the first thread is started; C libraries other than glibc do it in their own way.
+pub fn set_up_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the function sets a parameter of the allocator under its own lock. An error means that it stays as it was.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MXFAST, 0);
     }
 }
 
