@@ -247,7 +247,8 @@ impl Reconciler {
         if outcome.full {
             info!(services, writes = report.writes, took = ?outcome.took, "the kernel carries out the plan");
         } else {
-            debug!(services, writes = report.writes, took = ?outcome.took, "synced");
+            let since_event = waited.iter().max().copied().unwrap_or_default();
+            debug!(services, writes = report.writes, took = ?outcome.took, ?since_event, "synced");
         }
         let synced =
             Synced { report, took: outcome.took, full: outcome.full, waited: &waited, triggers: &triggers, at };

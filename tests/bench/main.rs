@@ -2,8 +2,8 @@
 //!
 //! The real program runs against the API server of the lab, in a network namespace of its own. Two clocks:
 //!
-//! - *in the program*: from the arrival of the watch event to the end of the netlink call, one sample for each change, from
-//!   the difference of `fairlead_event_to_kernel_seconds_sum` before and after;
+//! - *in the program*: from the arrival of the watch event to the end of the netlink call, one sample for each change, from the
+//!   program's log; their sum must be that of `fairlead_event_to_kernel_seconds`;
 //! - *from outside*: from the write to the API server to the kernel's own announcement of the commit, on a socket of the
 //!   bench, HTTP and decoding included.
 //!
@@ -16,6 +16,7 @@
 mod cluster;
 mod counters;
 mod iptables;
+mod log;
 mod measure;
 mod modes;
 mod overlay;
@@ -106,7 +107,7 @@ fn start_row(what: &str, run: &Run) {
 
 /// The same changes twice: in the program, then from outside. Sorts come in an order in which each finds what it changes.
 fn changes_of(bench: &Bench, run: &Run, change: Change, count: usize) -> anyhow::Result<(Quantiles, Quantiles)> {
-    let inside = (0..count).map(|number| run.time_inside(bench, change, number)).collect::<anyhow::Result<_>>()?;
+    let inside = run.time_inside(bench, change, 0..count)?;
     let announcements = bench.announcements()?;
     let outside = (count..2 * count).map(|number| run.time_outside(bench, &announcements, change, number));
     Ok((Quantiles::of(inside), Quantiles::of(outside.collect::<anyhow::Result<_>>()?)))

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,12 +14,15 @@ use fairlead_kernel::nft::Monitor;
 use fairlead_lab::api::ApiServer;
 
 use crate::cluster::{self, Change};
+use crate::log::{self, Log};
 
 const HEALTH: &str = "127.0.0.1:10256";
 const METRICS: &str = "127.0.0.1:10249";
+/// Seconds from the event to the kernel, of all changes.
+const EVENT_TO_KERNEL: &str = "fairlead_event_to_kernel_seconds_sum";
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// By then a change is usually in the kernel.
+/// Pause between two changes.
 const SETTLED: Duration = Duration::from_millis(20);
 /// Pause between a start and the first change.
 const AFTER_START: Duration = Duration::from_secs(3);
@@ -41,6 +45,7 @@ pub struct Announcements(Receiver<Instant>);
 /// A running program.
 pub struct Run {
     child: Child,
+    log: Log,
     namespace: Netns,
     /// From the start of the process to `/readyz`.
     pub ready_after: Duration,
@@ -101,13 +106,17 @@ impl Bench {
                 .arg("--kubeconfig")
                 .arg(&self.kubeconfig)
                 .args(&self.flags)
-                .stderr(Stdio::null())
+                .arg("--logging-format=json")
+                .env("RUST_LOG", log::FILTER)
+                .stderr(Stdio::piped())
                 .spawn()
         })?;
-        let child = child.context("starting fairlead")?;
+        let mut child = child.context("starting fairlead")?;
+        let stderr = child.stderr.take().context("its log")?;
         let mut run = Run {
             namespace: self.namespace.try_clone()?,
             child,
+            log: Log::follow(stderr),
             ready_after: Duration::ZERO,
             first_sync: 0.0,
             first_writes: 0,
@@ -164,25 +173,26 @@ impl Drop for Bench {
 }
 
 impl Run {
-    /// Makes one change and times it in the program, from the arrival of the watch event to the end of the netlink call.
-    pub fn time_inside(&self, bench: &Bench, change: Change, number: usize) -> anyhow::Result<Duration> {
-        if change.prepare(&bench.api, bench.size, number)? {
-            std::thread::sleep(SETTLED);
-        }
+    /// Makes changes and times each in the program, from the arrival of the watch event to the end of the netlink call.
+    pub fn time_inside(&self, bench: &Bench, change: Change, numbers: Range<usize>) -> anyhow::Result<Vec<Duration>> {
+        std::thread::sleep(SETTLED);
+        self.log.skip();
+        let (mut samples, mut prepared) = (Vec::with_capacity(numbers.len()), Duration::ZERO);
         let before = self.metrics()?;
-        let begin = Instant::now();
-        change.make(&bench.api, bench.size, number)?;
-        loop {
-            std::thread::sleep(SETTLED);
-            let after = self.metrics()?;
-            let of = |name: &str| value(&after, name) - value(&before, name);
-            let (sum, count) =
-                (of("fairlead_event_to_kernel_seconds_sum"), of("fairlead_event_to_kernel_seconds_count"));
-            if count >= 1.0 {
-                return Ok(Duration::from_secs_f64(sum / count));
+        for number in numbers {
+            if change.prepare(&bench.api, bench.size, number)? {
+                prepared += self.log.next(PATIENCE)?;
             }
-            anyhow::ensure!(begin.elapsed() < PATIENCE, "the change did not reach the kernel");
+            std::thread::sleep(SETTLED);
+            change.make(&bench.api, bench.size, number)?;
+            samples.push(self.log.next(PATIENCE)?);
         }
+        std::thread::sleep(SETTLED);
+        let after = self.metrics()?;
+        let measured = value(&after, EVENT_TO_KERNEL) - value(&before, EVENT_TO_KERNEL);
+        let logged = (prepared + samples.iter().sum::<Duration>()).as_secs_f64();
+        anyhow::ensure!((measured / logged - 1.0).abs() < 0.01, "the metric says {measured} s and the log {logged} s");
+        Ok(samples)
     }
 
     /// Makes one change and times it from outside, from the write to the API server to the kernel's announcement.
