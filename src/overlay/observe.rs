@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fairlead_kernel::route::{Link, NextHop, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
+use fairlead_kernel::route::{Link, NextHop, Route, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
@@ -19,7 +19,9 @@ pub fn machine(kernel: &mut Rtnl, can_reach: Option<IpAddr>) -> Result<Machine, 
     let (links, addresses) = (kernel.links()?, kernel.addresses()?);
     let mut defaults = Vec::new();
     for family in Family::BOTH {
-        defaults.extend(kernel.default_routes(family == Family::V6)?);
+        for route in kernel.default_routes(family == Family::V6)? {
+            defaults.push(Route { hop: kernel.resolve(route.hop)?, ..route });
+        }
     }
     let reaching = match can_reach {
         Some(addr) => kernel.interface_towards(addr)?,
@@ -34,10 +36,12 @@ pub fn machine(kernel: &mut Rtnl, can_reach: Option<IpAddr>) -> Result<Machine, 
 /// As [`machine`].
 pub fn on_link(kernel: &mut Rtnl, family: Family, index: u32) -> Result<Vec<OnLink>, RtnlError> {
     let filter = RouteFilter { ipv6: family == Family::V6, table: TABLE_MAIN, protocol: None, index: Some(index) };
-    let routes = kernel.routes(filter)?;
-    let direct = |hop| matches!(hop, NextHop::Unicast { gateway: None, .. });
-    let others = routes.iter().filter(|route| route.protocol != PROTOCOL);
-    Ok(others.map(|route| OnLink { destination: route.destination, direct: direct(route.hop) }).collect())
+    let mut found = Vec::new();
+    for route in kernel.routes(filter)?.into_iter().filter(|route| route.protocol != PROTOCOL) {
+        let direct = matches!(kernel.resolve(route.hop)?, NextHop::Unicast { gateway: None, .. });
+        found.push(OnLink { destination: route.destination, direct });
+    }
+    Ok(found)
 }
 
 /// Compares our routes and all that is on our devices with what is wanted, one kind and family after the other.
@@ -58,8 +62,19 @@ pub fn compare(kernel: &mut Rtnl, indices: &Indices, mut comparison: Comparison<
     for index in indices.values() {
         kernel.neighbours(*index)?.iter().for_each(|entry| comparison.neighbour(entry));
         kernel.forwarding(*index)?.iter().for_each(|entry| comparison.forwarding(entry));
+        kernel.hops(*index)?.iter().for_each(|hop| comparison.hop(hop));
     }
     Ok(comparison.drift())
+}
+
+/// The gateways and numbers of our nexthop objects through a device.
+///
+/// # Errors
+/// As [`machine`].
+pub fn numbers(kernel: &mut Rtnl, index: u32) -> Result<Vec<(IpAddr, u32)>, RtnlError> {
+    let ours = kernel.hops(index)?.into_iter().filter(|object| object.protocol == PROTOCOL);
+    let gateway = |hop| if let NextHop::Unicast { gateway, .. } = hop { gateway } else { None };
+    Ok(ours.filter_map(|object| Some((gateway(object.hop)?, object.id))).collect())
 }
 
 /// The prefixes of peers for which others have made routes. Reads the whole main table.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_kernel::route::{Route, Write};
+use fairlead_kernel::route::{HopObject, Route, Write};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -132,6 +132,7 @@ impl Outside {
         let counts = [
             ("neighbour", count(|key| matches!(key, Key::Neighbour(..)))),
             ("forwarding entry", count(|key| matches!(key, Key::Forwarding(..)))),
+            ("nexthop", count(|key| matches!(key, Key::Hop(_)))),
             ("route", count(|key| matches!(key, Key::Route(_)))),
         ];
         if !self.up {
@@ -142,14 +143,20 @@ impl Outside {
             self.metrics.overlay_repaired(what, count);
         }
         self.metrics.overlay_repaired("extra", extra.len() as u64);
-        let [(_, neighbours), (_, forwarding), (_, routes)] = counts;
-        warn!(neighbours, forwarding, routes, extra = extra.len(), "overlay: repaired");
+        let [neighbours, forwarding, nexthops, routes] = counts.map(|(_, count)| count);
+        warn!(neighbours, forwarding, nexthops, routes, extra = extra.len(), "overlay: repaired");
     }
 
     /// Another's route for the prefix of a peer stood before ours.
     pub fn uncovered(&self, net: IpNet, met: Option<Route>) {
         warn!("overlay: another route to {net} was taken before ours and is removed: {met:?}");
         self.metrics.overlay_repaired("route", 1);
+    }
+
+    /// Somebody else has the nexthop object of a number that a peer should have.
+    pub fn taken(&self, wanted: &HopObject, met: &HopObject) {
+        warn!("overlay: the nexthop object {} is somebody else's, so another is made: {met:?}", wanted.id);
+        self.metrics.overlay_repaired("nexthop", 1);
     }
 
     /// So many objects were written.

@@ -14,7 +14,8 @@ use ipnet::IpNet;
 use super::desired::{self, Apart, Key, Local, Object, Value};
 use super::facts::{Facts, Rank};
 use super::holdings::{Holdings, Place};
-use super::reach::Reach;
+use super::numbers::Numbers;
+use super::reach::{By, Reach};
 use super::settings::Settings;
 use crate::resolve::{Note, PerFamily};
 
@@ -43,6 +44,7 @@ pub struct Difference {
 pub struct Peers {
     nodes: BTreeMap<Arc<str>, Node>,
     holdings: Holdings,
+    numbers: Numbers,
     /// Peers that lost something to another, by rank.
     losers: BTreeSet<(Rank, Family)>,
     troubles: BTreeMap<PeerId, (&'static str, String)>,
@@ -126,6 +128,21 @@ impl Peers {
         self.troubles.iter().map(|(peer, (reason, text))| (peer, *reason, text.as_str()))
     }
 
+    /// The kernel has a nexthop object of ours of this number with this gateway. Before anything is decided.
+    pub fn remember(&mut self, gateway: IpAddr, number: u32) {
+        self.numbers.remember(gateway, number);
+    }
+
+    /// Somebody else has the nexthop object of this number: the peer that wanted it gets another. A comparison must follow.
+    pub fn avoid(&mut self, number: u32) {
+        self.numbers.avoid(number);
+        let Some(peer) = self.holdings.get(&Key::Hop(number)).map(|(_, peer)| peer.clone()) else { return };
+        if let Some(reach) = self.holdings.take(&peer) {
+            let reach = self.numbered(reach);
+            self.holdings.put(&peer, reach, self.nodes.contains_key(&peer.name));
+        }
+    }
+
     /// A complete list of nodes begins.
     pub fn begin_list(&mut self) {
         self.round = self.round.wrapping_add(1);
@@ -201,16 +218,19 @@ impl Peers {
             let trouble = match self.reach(&round, &peer) {
                 Err(Apart::Silent) => None,
                 Err(Apart::Trouble(reason, text)) => Some((reason, text)),
-                Ok(reach) => match self.better_owner(settings, &rank, &peer, reach) {
-                    Some((owner, key)) => {
-                        self.losers.insert((rank, family));
-                        Some((Note::OVERLAY_CONFLICT, lost(&owner, key)))
+                Ok(reach) => {
+                    let reach = self.numbered(reach);
+                    match self.better_owner(settings, &rank, &peer, reach) {
+                        Some((owner, key)) => {
+                            self.losers.insert((rank, family));
+                            Some((Note::OVERLAY_CONFLICT, lost(&owner, key)))
+                        }
+                        None => {
+                            self.seize(&rank, &peer, reach, &mut queue, &mut round);
+                            None
+                        }
                     }
-                    None => {
-                        self.seize(&rank, &peer, reach, &mut queue, &mut round);
-                        None
-                    }
-                },
+                }
             };
             round.decided.insert(peer, trouble);
         }
@@ -238,6 +258,20 @@ impl Peers {
                 desired::external_reach(round.settings, round.local, vtep).ok_or(Apart::Silent)
             }
         }
+    }
+
+    /// With the number of its nexthop object, if that is its way.
+    fn numbered(&mut self, mut reach: Reach) -> Reach {
+        let gateway = reach.base();
+        if let By::Packed { hop, .. } = &mut reach.by {
+            // Who has the same gateway wants the same object; which of the two gets it is decided as with everything else.
+            let is_free = |number| match self.holdings.get(&Key::Hop(number)) {
+                Some((Value::Packed { gateway: of, .. }, _)) => of == gateway,
+                _ => true,
+            };
+            *hop = self.numbers.choose(gateway, is_free);
+        }
+        reach
     }
 
     /// Another peer of better rank that has one of these.
@@ -300,7 +334,7 @@ impl Peers {
                 (None, None) => {}
             }
         }
-        // Neighbours before forwarding entries before routes, and the other way round.
+        // Neighbours before forwarding entries and nexthop objects before routes, and the other way round.
         difference.set.sort_unstable();
         difference.remove.sort_unstable_by_key(|(key, _)| std::cmp::Reverse(*key));
         for (peer, trouble) in round.decided {
@@ -347,6 +381,7 @@ fn lost(owner: &PeerId, key: Key) -> String {
         Key::Route(net) => format!("its prefix {net} belongs"),
         Key::Neighbour(_, addr) => format!("the address {addr} of its device belongs"),
         Key::Forwarding(_, mac) => format!("the Ethernet address {mac} of its device belongs"),
+        Key::Hop(number) => format!("the nexthop object {number} belongs"),
     };
     format!(
         "{what} to {}, which is Ready or older; its pods are not reached from here until that one is gone",

@@ -52,7 +52,8 @@ impl Worker {
                 let ours = *protocol == PROTOCOL || tunnel(*index).is_some();
                 *table == TABLE_MAIN && (ours || self.peers.get(&Key::Route(*destination)).is_some())
             }
-            Change::Hop { .. } | Change::Setting => false,
+            Change::Hop { id, protocol, .. } => *protocol == PROTOCOL || self.peers.get(&Key::Hop(*id)).is_some(),
+            Change::Setting => false,
         }
     }
 
