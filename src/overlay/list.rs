@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use fairlead_kernel::route::{HopObject, NextHop, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
+use fairlead_kernel::route::{HopObject, Neighbour, NextHop, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
 use fairlead_plan::Family;
 
 use super::annotation::Prefix;
@@ -85,13 +85,13 @@ pub fn read(kernel: &mut Rtnl, families: &[Family]) -> Result<Held, RtnlError> {
         }
     }
     for index in &devices {
-        let hops = kernel.hops(*index)?;
-        held.hops.extend(hops.into_iter().filter(|object| families.iter().any(|family| is_of(object, *family))));
+        let of_these = |object: &HopObject| families.iter().any(|family| is_of(object, *family));
+        held.hops.extend(kernel.hops_where(*index, of_these)?);
     }
     name_hops(kernel, &mut held)?;
     for index in devices {
-        let neighbours = kernel.neighbours(index)?;
-        held.neighbours.extend(neighbours.into_iter().filter(|entry| families.contains(&Family::of(entry.addr))));
+        let of_these = |entry: &Neighbour| families.contains(&Family::of(entry.addr));
+        held.neighbours.extend(kernel.neighbours_where(index, of_these)?);
         held.forwarding.extend(kernel.forwarding(index)?);
     }
     // The daemon keeps it while it waits for answers.

@@ -215,6 +215,8 @@ impl Outside {
         self.up |= up;
         self.metrics.overlay_peers(peers.counts(), peers.troubles().count(), failing, up);
         let ends: Vec<IpAddr> = peers.ends().collect();
+        let known = Arc::clone(&self.installed.borrow().ends);
+        let ends = if *known == *ends { known } else { ends.into() };
         let half = |family: Family| local.halves[family].as_ref();
         let now = Installed {
             backend: settings.backend,
@@ -230,7 +232,7 @@ impl Outside {
             mtu: local.pod_mtu(settings),
             port: settings.port,
             devices: devices.iter().map(|device| device.spec.name.clone()).collect(),
-            ends: ends.into(),
+            ends,
             prefixes: peers.prefixes_outside(settings.networks).into(),
         };
         if *self.installed.borrow() != now {

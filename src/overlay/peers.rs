@@ -4,13 +4,16 @@
 //! object still exists, or a mistake. The one of the better [`Rank`] has it, the other is no peer in that family until it
 //! is free, and the operator is told. The outcome is the same in whatever order Nodes are heard of.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod round;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
+use self::round::Round;
 use super::desired::{self, Apart, Key, Local, Object, Value};
 use super::facts::{Facts, Rank};
 use super::holdings::{Holdings, Place};
@@ -18,6 +21,9 @@ use super::numbers::Numbers;
 use super::reach::{By, Reach};
 use super::settings::Settings;
 use crate::resolve::{Note, PerFamily};
+
+/// Nodes that are decided about at a time, where all are.
+const AT_ONCE: usize = 256;
 
 /// A node in a family, or an external tunnel end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,7 +108,8 @@ impl Peers {
 
     /// Where the tunnels of all peers end, in order.
     pub fn ends(&self) -> impl Iterator<Item = IpAddr> {
-        let mut ends: Vec<_> = self.holdings.ends().collect();
+        let mut ends = Vec::with_capacity(self.counts.v4 + self.counts.v6);
+        ends.extend(self.holdings.ends());
         ends.sort_unstable();
         ends.dedup();
         ends.into_iter()
@@ -186,7 +193,16 @@ impl Peers {
     pub fn redecide(&mut self, settings: &Settings, local: &Local) -> Vec<Note> {
         let external = settings.external.iter().map(|vtep| Arc::from(vtep.cidr.to_string()));
         let all: Vec<_> = self.nodes.keys().cloned().chain(external).collect();
-        self.decide(Round::new(settings, local, false), all).notes
+        let mut round = Round::new(settings, local, false);
+        for name in &all {
+            for family in Family::BOTH {
+                self.release(&PeerId { name: Arc::clone(name), family }, &mut round);
+            }
+        }
+        self.holdings.expect(all.len() * local.families().count());
+        // In portions: to decide about thousands at once takes more room than they have themselves. The order does not matter.
+        let decide = |names: &[Arc<str>]| self.decide(Round::new(settings, local, false), names.iter().cloned()).notes;
+        all.chunks(AT_ONCE).flat_map(decide).collect()
     }
 
     fn forget_loss(&mut self, rank: &Rank) {
@@ -349,30 +365,6 @@ impl Peers {
             }
         }
         difference
-    }
-}
-
-/// One decision in progress.
-struct Round<'a> {
-    settings: &'a Settings,
-    local: &'a Local,
-    /// What keys were before, if anything, where somebody asks.
-    before: HashMap<Key, Option<Value>>,
-    asked: bool,
-    /// What became of each peer that was looked at: the trouble with it, if any.
-    decided: BTreeMap<PeerId, Option<(&'static str, String)>>,
-}
-
-impl<'a> Round<'a> {
-    fn new(settings: &'a Settings, local: &'a Local, asked: bool) -> Self {
-        Self { settings, local, before: HashMap::new(), asked, decided: BTreeMap::new() }
-    }
-
-    /// The first word counts.
-    fn was(&mut self, key: Key, value: Option<Value>) {
-        if self.asked {
-            self.before.entry(key).or_insert(value);
-        }
     }
 }
 

@@ -21,8 +21,8 @@ impl Worker {
     /// Compares what is on the devices, writes what differs, and says how much that was.
     pub(super) fn settle_objects(&mut self) -> Result<usize, RtnlError> {
         let fallbacks = desired::fallbacks(&self.settings, &self.local);
-        let comparison = Comparison::new(&self.peers, &fallbacks, &self.indices, self.settings.learning);
-        let drift = observe::compare(&mut self.kernel, &self.indices, comparison)?;
+        let begin = || Comparison::new(&self.peers, &fallbacks, &self.indices, self.settings.learning);
+        let drift = observe::compare(&mut self.kernel, &self.indices, begin)?;
         let now = Instant::now();
         let mut missing = drift.missing;
         missing.retain(|key| self.may_try(key, now));

@@ -275,3 +275,20 @@ fn an_ipv6_route_of_others_that_covers_the_gateway_of_a_new_object_is_replaced()
     assert_eq!(programs[0].metric("fairlead_overlay_peers_failing", ""), 0.0);
     stage.until_connected(&NODES);
 }
+
+#[test]
+fn an_interface_is_found_by_a_default_route_that_says_a_number_alone() {
+    if !can_run() {
+        return;
+    }
+    let stage = Stage::new();
+    let node = stage.node("a");
+    run(node, "sysctl -w net.ipv4.nexthop_compat_mode=0");
+    for (ip, id, gateway) in [("ip", 1, "192.168.50.254"), ("ip -6", 2, "fd00:50::fe")] {
+        run(node, &format!("{ip} nexthop add id {id} via {gateway} dev eth0"));
+        run(node, &format!("{ip} route del default"));
+        run(node, &format!("{ip} route add default nhid {id}"));
+    }
+    let _programs = stage.start(&["a", "b"], "vxlan-lwt");
+    assert!(run(node, "ip nexthop show").contains("via 192.168.50.254 dev eth0"));
+}

@@ -1,5 +1,5 @@
 use super::neighbour::REPLACE;
-use super::{NextHop, family_of, fib, octets, read_ip, read_u32, uapi::*};
+use super::{NextHop, Rtnl, RtnlError, family_of, fib, octets, read_ip, read_u32, uapi::*};
 use crate::netlink::{ACK, CREATE, EXCL, Message, REQUEST, Received, attributes};
 
 /// A nexthop object: what becomes of a packet, apart from any route, so that routes can name it by its number (Linux 5.3).
@@ -34,6 +34,58 @@ impl HopObject {
             _ => NextHop::Other,
         };
         Some(Self { id, protocol, hop })
+    }
+}
+
+impl Rtnl {
+    /// The nexthop objects through an interface, of both families and whoever made them (Linux 5.3).
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn hops(&mut self, index: u32) -> Result<Vec<HopObject>, RtnlError> {
+        self.hops_where(index, |_| true)
+    }
+
+    /// Those of them that are wanted, without keeping the others.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn hops_where(&mut self, index: u32, wanted: impl Fn(&HopObject) -> bool) -> Result<Vec<HopObject>, RtnlError> {
+        self.gather("list nexthop objects", |kernel, each| {
+            kernel.each_hop(index, |object| {
+                if wanted(&object) {
+                    each(object)
+                }
+            })
+        })
+    }
+
+    /// Tells them, as [`Rtnl::each_neighbour`] does.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn each_hop(&mut self, index: u32, mut each: impl FnMut(HopObject)) -> Result<bool, RtnlError> {
+        let filter = [(NHA_OIF, index)];
+        self.dump("list nexthop objects", RTM_GETNEXTHOP, &[0; HOP_HEADER], &filter, RTM_NEWNEXTHOP, |message| {
+            HopObject::read(message).into_iter().for_each(&mut each);
+        })
+    }
+
+    /// The nexthop object of this number, if there is one.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn hop(&mut self, id: u32) -> Result<Option<HopObject>, RtnlError> {
+        self.ask("look up a nexthop object", |seq| get(id, seq), HopObject::read)
+    }
+
+    /// What a route does in the end: instead of the number of a nexthop object, what that says.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn resolve(&mut self, hop: NextHop) -> Result<NextHop, RtnlError> {
+        let NextHop::Object(id) = hop else { return Ok(hop) };
+        Ok(self.hop(id)?.map_or(NextHop::Other, |object| object.hop))
     }
 }
 

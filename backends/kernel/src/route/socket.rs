@@ -1,8 +1,8 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::{Address, Forwarding, HopObject, Link, Neighbour, NextHop, Refusal, Route, RouteFilter, Write};
-use super::{fib, link, neighbour, nexthop, uapi::*};
+use super::{Address, Forwarding, Link, Neighbour, Refusal, Route, RouteFilter, Write};
+use super::{fib, link, neighbour, uapi::*};
 use crate::netlink::{ACK, Broken, DUMP, Failure, Message, REQUEST, Received, Socket, TooLong, Wait, messages};
 
 /// Changes that travel in one datagram. Should all of them be refused, the answers still fit the receive queue.
@@ -82,11 +82,38 @@ impl Rtnl {
     /// # Errors
     /// As [`Rtnl::links`].
     pub fn neighbours(&mut self, index: u32) -> Result<Vec<Neighbour>, RtnlError> {
+        self.neighbours_where(index, |_| true)
+    }
+
+    /// Those of them that are wanted, without keeping the others.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn neighbours_where(
+        &mut self,
+        index: u32,
+        wanted: impl Fn(&Neighbour) -> bool,
+    ) -> Result<Vec<Neighbour>, RtnlError> {
+        self.gather("list neighbours", |kernel, each| {
+            kernel.each_neighbour(index, |entry| {
+                if wanted(&entry) {
+                    each(entry)
+                }
+            })
+        })
+    }
+
+    /// Tells the same without keeping them; false if they changed meanwhile, so that not all are of one moment.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn each_neighbour(&mut self, index: u32, mut each: impl FnMut(Neighbour)) -> Result<bool, RtnlError> {
         let header = [AF_UNSPEC; NEIGHBOUR_HEADER];
         let filter = [(NDA_IFINDEX, index)];
-        self.list("list neighbours", RTM_GETNEIGH, &header, &filter, RTM_NEWNEIGH, |found, message| {
+        self.dump("list neighbours", RTM_GETNEIGH, &header, &filter, RTM_NEWNEIGH, |message| {
             let is_ip = neighbour::Header::read(message).is_some_and(|header| header.family != AF_BRIDGE);
-            found.extend(Neighbour::read(message).filter(|neighbour| is_ip && neighbour.index == index));
+            let found = Neighbour::read(message).filter(|neighbour| is_ip && neighbour.index == index);
+            found.into_iter().for_each(&mut each);
         })
     }
 
@@ -95,11 +122,20 @@ impl Rtnl {
     /// # Errors
     /// As [`Rtnl::links`].
     pub fn forwarding(&mut self, index: u32) -> Result<Vec<Forwarding>, RtnlError> {
+        self.gather("list forwarding entries", |kernel, each| kernel.each_forwarding(index, each))
+    }
+
+    /// Tells the same, as [`Rtnl::each_neighbour`] does.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn each_forwarding(&mut self, index: u32, mut each: impl FnMut(Forwarding)) -> Result<bool, RtnlError> {
         let mut header = [0; NEIGHBOUR_HEADER];
         header[0] = AF_BRIDGE;
         header[4..8].copy_from_slice(&index.to_ne_bytes());
-        self.list("list forwarding entries", RTM_GETNEIGH, &header, &[], RTM_NEWNEIGH, |found, message| {
-            found.extend(Forwarding::read(message).filter(|entry| entry.index == index));
+        self.dump("list forwarding entries", RTM_GETNEIGH, &header, &[], RTM_NEWNEIGH, |message| {
+            let found = Forwarding::read(message).filter(|entry| entry.index == index);
+            found.into_iter().for_each(&mut each);
         })
     }
 
@@ -108,13 +144,21 @@ impl Rtnl {
     /// # Errors
     /// As [`Rtnl::links`].
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>, RtnlError> {
+        self.gather("list routes", |kernel, each| kernel.each_route(filter, each))
+    }
+
+    /// Tells the same, as [`Rtnl::each_neighbour`] does.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn each_route(&mut self, filter: RouteFilter, mut each: impl FnMut(Route)) -> Result<bool, RtnlError> {
         let (header, attributes) = filter.request();
-        let result = self.list("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |found, message| {
-            found.extend(Route::read(message).filter(|route| filter.wants(route)));
+        let result = self.dump("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |message| {
+            Route::read(message).filter(|route| filter.wants(route)).into_iter().for_each(&mut each);
         });
         match result {
             // A filter for a table that was never used.
-            Err(RtnlError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+            Err(RtnlError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(true),
             other => other,
         }
     }
@@ -125,10 +169,12 @@ impl Rtnl {
     /// As [`Rtnl::links`].
     pub fn default_routes(&mut self, ipv6: bool) -> Result<Vec<Route>, RtnlError> {
         let filter = RouteFilter { ipv6, table: super::TABLE_MAIN, protocol: None, index: None };
-        let (header, attributes) = filter.request();
-        self.list("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |found, message| {
-            let is_default = |route: &Route| route.destination.prefix_len() == 0 && filter.wants(route);
-            found.extend(Route::read(message).filter(is_default));
+        self.gather("list routes", |kernel, each| {
+            kernel.each_route(filter, |route| {
+                if route.destination.prefix_len() == 0 {
+                    each(route);
+                }
+            })
         })
     }
 
@@ -166,7 +212,7 @@ impl Rtnl {
     }
 
     /// Asks for one thing; `None` if the kernel has none.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &mut self,
         what: &'static str,
         request: impl Fn(u32) -> Message,
@@ -181,41 +227,6 @@ impl Rtnl {
             Err(Broken::Refused(_)) => Ok(None),
             Err(broken) => Err(failed(what)(broken.into())),
         }
-    }
-
-    /// The nexthop objects through an interface, of both families and whoever made them (Linux 5.3).
-    ///
-    /// # Errors
-    /// As [`Rtnl::links`].
-    pub fn hops(&mut self, index: u32) -> Result<Vec<HopObject>, RtnlError> {
-        let filter = [(NHA_OIF, index)];
-        self.list(
-            "list nexthop objects",
-            RTM_GETNEXTHOP,
-            &[0; HOP_HEADER],
-            &filter,
-            RTM_NEWNEXTHOP,
-            |found, message| {
-                found.extend(HopObject::read(message));
-            },
-        )
-    }
-
-    /// The nexthop object of this number, if there is one.
-    ///
-    /// # Errors
-    /// If the kernel cannot be asked.
-    pub fn hop(&mut self, id: u32) -> Result<Option<HopObject>, RtnlError> {
-        self.ask("look up a nexthop object", |seq| nexthop::get(id, seq), HopObject::read)
-    }
-
-    /// What a route does in the end: instead of the number of a nexthop object, what that says.
-    ///
-    /// # Errors
-    /// If the kernel cannot be asked.
-    pub fn resolve(&mut self, hop: NextHop) -> Result<NextHop, RtnlError> {
-        let NextHop::Object(id) = hop else { return Ok(hop) };
-        Ok(self.hop(id)?.map_or(NextHop::Other, |object| object.hop))
     }
 
     /// The VNIs that an external device with a filter takes; empty for any other device.
@@ -281,28 +292,60 @@ impl Rtnl {
         read: impl Fn(&mut Vec<T>, &Received<'_>),
     ) -> Result<Vec<T>, RtnlError> {
         for _ in 0..ATTEMPTS {
-            self.seq = self.seq.wrapping_add(1);
-            let mut request = Message::new(kind, REQUEST | DUMP, self.seq, header);
-            for (kind, number) in numbers {
-                request.put(*kind, &number.to_ne_bytes());
-            }
-            self.socket.send(&request.finish()?).map_err(failed(what))?;
             let mut found = Vec::new();
-            let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
-                if message.header.kind == wanted {
-                    read(&mut found, message);
-                }
-            });
-            match result {
-                Ok(true) => return Ok(found),
-                Ok(false) => {}
-                Err(Broken::Refused(failure)) if matches!(failure.errno, libc::EINTR | libc::EAGAIN) => {}
-                Err(broken) => return Err(failed(what)(broken.into())),
+            if self.dump(what, kind, header, numbers, wanted, |message| read(&mut found, message))? {
+                return Ok(found);
             }
         }
-        let source = io::Error::new(io::ErrorKind::Interrupted, "they changed each time they were read");
-        Err(failed(what)(source))
+        Err(failed(what)(restless()))
     }
+
+    /// Keeps what is told, of one moment.
+    pub(super) fn gather<T>(
+        &mut self,
+        what: &'static str,
+        tell: impl Fn(&mut Self, &mut dyn FnMut(T)) -> Result<bool, RtnlError>,
+    ) -> Result<Vec<T>, RtnlError> {
+        for _ in 0..ATTEMPTS {
+            let mut found = Vec::new();
+            if tell(self, &mut |one| found.push(one))? {
+                return Ok(found);
+            }
+        }
+        Err(failed(what)(restless()))
+    }
+
+    /// False if something changed meanwhile, so that what was told is not of one moment.
+    pub(super) fn dump(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        header: &[u8],
+        numbers: &[(u16, u32)],
+        wanted: u16,
+        mut each: impl FnMut(&Received<'_>),
+    ) -> Result<bool, RtnlError> {
+        self.seq = self.seq.wrapping_add(1);
+        let mut request = Message::new(kind, REQUEST | DUMP, self.seq, header);
+        for (kind, number) in numbers {
+            request.put(*kind, &number.to_ne_bytes());
+        }
+        self.socket.send(&request.finish()?).map_err(failed(what))?;
+        let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
+            if message.header.kind == wanted {
+                each(message);
+            }
+        });
+        match result {
+            Ok(whole) => Ok(whole),
+            Err(Broken::Refused(failure)) if matches!(failure.errno, libc::EINTR | libc::EAGAIN) => Ok(false),
+            Err(broken) => Err(failed(what)(broken.into())),
+        }
+    }
+}
+
+fn restless() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "they changed each time they were read")
 }
 
 pub(super) fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RtnlError {
