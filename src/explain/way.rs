@@ -39,7 +39,7 @@ impl Way {
         let hops = trace::hops(kernel, to.ip()).context("following the routes")?;
         let (mut mtu, mut unpacked_at) = (None, None);
         if let Some(route) = kernel.route_towards(to.ip())?
-            && let NextHop::Unicast { index, gateway, encap, .. } = route.hop
+            && let NextHop::Unicast { index, gateway, encap, .. } = kernel.resolve(route.hop)?
         {
             let link = kernel.links()?.into_iter().find(|link| link.index == index);
             mtu = link.as_ref().map(|link| link.mtu);

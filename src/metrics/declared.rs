@@ -192,7 +192,7 @@ metrics! {
     overlay_change: HistogramVec(FAST), "fairlead_overlay_change_seconds", [],
         "Time from the arrival of a change of a Node to the moment when the kernel has it.";
     overlay_writes: IntCounterVec, "fairlead_overlay_writes_total", [],
-        "Changes of devices, neighbours, forwarding entries and routes sent to the kernel.";
+        "Changes of devices, neighbours, forwarding entries, nexthop objects and routes sent to the kernel.";
     overlay_repairs: IntCounterVec, "fairlead_overlay_repairs_total", ["what"],
         "Things of the overlay that somebody else had changed and that were put right.";
 

@@ -8,7 +8,7 @@ use super::{Metrics, PLAIN, gauge};
 use crate::resolve::PerFamily;
 
 /// What can be repaired.
-const REPAIRED: [&str; 6] = ["device", "neighbour", "forwarding entry", "route", "extra", "rules"];
+const REPAIRED: [&str; 7] = ["device", "neighbour", "forwarding entry", "nexthop", "route", "extra", "rules"];
 
 impl Metrics {
     /// This node has an overlay.

@@ -1,5 +1,5 @@
-//! What the kernel should hold: devices for this node, and for each peer and family a neighbour, a forwarding entry and a
-//! route. Pure.
+//! What the kernel should hold: devices for this node, and for each peer and family a neighbour, a forwarding entry or nexthop
+//! object, and a route. Pure.
 
 use std::net::IpAddr;
 
@@ -71,6 +71,8 @@ pub enum Key {
     Neighbour(Tunnel, IpAddr),
     /// A forwarding entry of a device.
     Forwarding(Tunnel, Mac),
+    /// A nexthop object, by its number.
+    Hop(u32),
     /// A route of the main table, with the family's default metric.
     Route(IpNet),
 }
@@ -84,8 +86,19 @@ pub enum Value {
     End(IpAddr),
     /// Of a route: through a device, by the base address of its own prefix as gateway.
     Through(Tunnel),
-    /// Of a route: as before, packed into a tunnel of this network that ends there.
-    Packed(Tunnel, u32, IpAddr),
+    /// Of a nexthop object: through a device, by this gateway, packed into a tunnel of this network that ends there.
+    Packed {
+        /// The device.
+        tunnel: Tunnel,
+        /// The base address of the peer's prefix.
+        gateway: IpAddr,
+        /// The network.
+        vni: u32,
+        /// Where the tunnel ends.
+        end: IpAddr,
+    },
+    /// Of a route: by the nexthop object of this number.
+    By(u32),
     /// Of a route: by this gateway on the interface of this index.
     Direct(u32, IpAddr),
 }
@@ -266,7 +279,8 @@ pub fn external_reach(settings: &Settings, local: &Local, vtep: &ExternalVtep) -
 fn tunnelled(settings: &Settings, outer: Family, to: &ExternalVtep) -> Reach {
     let main = main(settings.backend, outer);
     let by = if settings.backend == Backend::VxlanLwt {
-        By::Packed(main, to.mac, to.vni, to.endpoint)
+        // Who knows all peers gives the number.
+        By::Packed { tunnel: main, mac: to.mac, vni: to.vni, end: to.endpoint, hop: 0 }
     } else {
         let tunnel = if to.vni == settings.vni { main } else { Tunnel::Vni(outer, to.vni) };
         By::Tunnel(tunnel, to.mac, to.endpoint)

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 
 use fairlead_kernel::route::{
-    Encap, Forwarding, Link, Neighbour, NextHop, PROTOCOL_BOOT, PROTOCOL_OURS, Route, TABLE_MAIN, Write,
+    Encap, Forwarding, HopObject, Link, Neighbour, NextHop, PROTOCOL_BOOT, PROTOCOL_OURS, Route, TABLE_MAIN, Write,
 };
 use fairlead_plan::Family;
-use ipnet::IpNet;
 
 use super::desired::{Device, Key, Tunnel, Value};
 use super::holdings::Place;
 use super::peers::Peers;
 
-/// The protocol number of our routes, by which everybody can tell them: `ip route show proto 76`.
+/// The protocol number of our routes and nexthop objects, by which everybody can tell them: `ip route show proto 76`.
 pub const PROTOCOL: u8 = PROTOCOL_OURS;
 /// The metric that the kernel gives an IPv6 route that names none (`IP6_RT_PRIO_USER`).
 const METRIC_V6: u32 = 1024;
@@ -132,6 +131,17 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// A nexthop object through our devices, whoever made it.
+    pub fn hop(&mut self, hop: &HopObject) {
+        let key = Key::Hop(hop.id);
+        let wanted = self.peers.get(&key).and_then(|(value, _)| rendered(key, value, self.indices));
+        if wanted == Some(Write::AddHop(*hop)) {
+            self.is_right(&key);
+        } else if wanted.is_none() && hop.protocol == PROTOCOL {
+            self.extra.push(Write::DeleteHop(hop.id));
+        }
+    }
+
     /// A forwarding entry of a device.
     pub fn forwarding(&mut self, entry: &Forwarding) {
         let Some(tunnel) = self.tunnels.get(&entry.index) else { return };
@@ -159,16 +169,19 @@ impl<'a> Comparison<'a> {
     #[must_use]
     pub fn drift(mut self) -> Drift {
         let is_right = |place: Place| self.right.get(place.index()).is_some_and(|right| *right);
-        let missing = self.peers.wanted().filter(|(place, ..)| !is_right(*place)).map(|(_, (key, _), _)| key);
-        let mut missing: Vec<_> = missing.collect();
+        let absent = || self.peers.wanted().filter(|(place, ..)| !is_right(*place));
+        // It may be everything of thousands of peers, for which a list that grows takes half as much again.
+        let mut missing = Vec::with_capacity(absent().count());
+        missing.extend(absent().map(|(_, (key, _), _)| key));
         missing.sort_unstable();
         let absent = self.fallbacks.iter().filter(|route| !self.present.contains(route));
         let fallbacks = absent.map(|route| Write::SetRoute(*route)).collect();
-        // Routes before forwarding entries before neighbours.
+        // Routes before nexthop objects before forwarding entries before neighbours.
         self.extra.sort_by_key(|write| match write {
             Write::DeleteRoute(_) => 0,
-            Write::DeleteForwarding(..) => 1,
-            _ => 2,
+            Write::DeleteHop(_) => 1,
+            Write::DeleteForwarding(..) => 2,
+            _ => 3,
         });
         Drift { missing, extra: self.extra, fallbacks }
     }
@@ -193,8 +206,14 @@ pub fn rendered(key: Key, value: Value, indices: &Indices) -> Option<Write> {
     Some(match (key, value) {
         (Key::Neighbour(tunnel, addr), Value::Mac(mac)) => Write::SetNeighbour(index(tunnel)?, addr, mac),
         (Key::Forwarding(tunnel, mac), Value::End(end)) => Write::SetForwarding(index(tunnel)?, mac, end),
+        (Key::Hop(id), Value::Packed { tunnel, gateway, vni, end }) => {
+            // Over IPv6 a UDP packet without checksum is dropped by default.
+            let encap = Some(Encap { id: vni.into(), destination: end, checksum: end.is_ipv6() });
+            let hop = NextHop::Unicast { index: index(tunnel)?, gateway: Some(gateway), onlink: true, encap };
+            Write::AddHop(HopObject { id, protocol: PROTOCOL, hop })
+        }
         (Key::Route(_), value) => Write::SetRoute(route(key, value, indices)?),
-        (Key::Neighbour(..) | Key::Forwarding(..), _) => return None,
+        (Key::Neighbour(..) | Key::Forwarding(..) | Key::Hop(_), _) => return None,
     })
 }
 
@@ -205,6 +224,7 @@ pub fn removal(key: Key, value: Value, indices: &Indices) -> Option<Write> {
     Some(match key {
         Key::Neighbour(tunnel, addr) => Write::DeleteNeighbour(index(tunnel)?, addr),
         Key::Forwarding(tunnel, mac) => Write::DeleteForwarding(index(tunnel)?, mac),
+        Key::Hop(id) => Write::DeleteHop(id),
         Key::Route(_) => Write::DeleteRoute(route(key, value, indices)?),
     })
 }
@@ -212,20 +232,15 @@ pub fn removal(key: Key, value: Value, indices: &Indices) -> Option<Write> {
 fn route(key: Key, value: Value, indices: &Indices) -> Option<Route> {
     let Key::Route(destination) = key else { return None };
     let hop = match value {
-        Value::Through(tunnel) => through(indices.get(&tunnel).copied()?, destination, None),
-        Value::Packed(tunnel, vni, end) => {
-            // Over IPv6 a UDP packet without checksum is dropped by default.
-            let encap = Encap { id: vni.into(), destination: end, checksum: end.is_ipv6() };
-            through(indices.get(&tunnel).copied()?, destination, Some(encap))
+        Value::Through(tunnel) => {
+            let index = indices.get(&tunnel).copied()?;
+            NextHop::Unicast { index, gateway: Some(destination.network()), onlink: true, encap: None }
         }
+        Value::By(hop) => NextHop::Object(hop),
         Value::Direct(index, gateway) => NextHop::Unicast { index, gateway: Some(gateway), onlink: false, encap: None },
-        Value::Mac(_) | Value::End(_) => return None,
+        Value::Mac(_) | Value::End(_) | Value::Packed { .. } => return None,
     };
     Some(Route { destination, metric: metric(key), table: TABLE_MAIN, protocol: PROTOCOL, hop })
-}
-
-fn through(index: u32, destination: IpNet, encap: Option<Encap>) -> NextHop {
-    NextHop::Unicast { index, gateway: Some(destination.network()), onlink: true, encap }
 }
 
 fn metric(key: Key) -> u32 {

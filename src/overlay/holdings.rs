@@ -85,6 +85,11 @@ impl Holdings {
         holding.reach.objects().nth(place.at()).map(|(_, value)| (value, &holding.peer))
     }
 
+    /// Makes room for so many peers at once: a list that grows takes half as much again.
+    pub fn expect(&mut self, peers: usize) {
+        self.holdings.reserve_exact(peers.saturating_sub(self.holdings.len()));
+    }
+
     /// Gives back the room for more than there is. The tables of numbers stay: theirs is small.
     pub fn fit(&mut self) {
         self.holdings.shrink_to_fit();

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use fairlead_kernel::route::{RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
+use fairlead_kernel::route::{HopObject, Neighbour, NextHop, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
 use fairlead_plan::Family;
 
 use super::annotation::Prefix;
@@ -84,16 +84,41 @@ pub fn read(kernel: &mut Rtnl, families: &[Family]) -> Result<Held, RtnlError> {
             held.routes.extend(through.into_iter().filter(|route| route.protocol != PROTOCOL));
         }
     }
+    for index in &devices {
+        let of_these = |object: &HopObject| families.iter().any(|family| is_of(object, *family));
+        held.hops.extend(kernel.hops_where(*index, of_these)?);
+    }
+    name_hops(kernel, &mut held)?;
     for index in devices {
-        let neighbours = kernel.neighbours(index)?;
-        held.neighbours.extend(neighbours.into_iter().filter(|entry| families.contains(&Family::of(entry.addr))));
+        let of_these = |entry: &Neighbour| families.contains(&Family::of(entry.addr));
+        held.neighbours.extend(kernel.neighbours_where(index, of_these)?);
         held.forwarding.extend(kernel.forwarding(index)?);
     }
     // The daemon keeps it while it waits for answers.
     held.routes.shrink_to_fit();
     held.neighbours.shrink_to_fit();
     held.forwarding.shrink_to_fit();
+    held.hops.shrink_to_fit();
     Ok(held)
+}
+
+/// Adds the nexthop objects that routes name and that lead through no device of ours, as one that somebody has replaced.
+fn name_hops(kernel: &mut Rtnl, held: &mut Held) -> Result<(), RtnlError> {
+    held.hops.sort_unstable_by_key(|object| object.id);
+    let mut others = Vec::new();
+    for route in &held.routes {
+        if let NextHop::Object(id) = route.hop
+            && held.hops.binary_search_by_key(&id, |object| object.id).is_err()
+        {
+            others.extend(kernel.hop(id)?);
+        }
+    }
+    held.hops.append(&mut others);
+    Ok(())
+}
+
+fn is_of(object: &HopObject, family: Family) -> bool {
+    matches!(object.hop, NextHop::Unicast { gateway: Some(gateway), .. } if Family::of(gateway) == family)
 }
 
 /// Aligned columns under a line of heads; rows with `true` are those with something wrong.

@@ -16,6 +16,10 @@
 //! nodes can be converted one at a time. Only the protocol of the routes is our own ([`diff::PROTOCOL`]), so that what is
 //! ours can be told for certain.
 //!
+//! In mode `vxlan-lwt` a peer has a nexthop object instead of the forwarding entry, and its route names that by its number. The
+//! encapsulation could stand in the route itself, but then the kernel compares each new route with all others over the same
+//! device: 5,000 peers took 1.7 s, and the change of one 2 ms.
+//!
 //! # Rules
 //!
 //! 1. Nothing is written before the first list of Nodes is complete.
@@ -23,9 +27,9 @@
 //!    start, doubts about what the kernel holds, a change of this node, and a timer.
 //! 3. What the kernel refuses concerns one peer, which is tried again with back-off of its own; the others go on.
 //! 4. A family that loses its interface or prefix is left alone until it has one again: what works is not torn down.
-//! 5. Ours are the devices named like flannel's, all neighbours and forwarding entries on them, routes of our protocol, and
-//!    routes that flannel has left on them; of the rules around it a table of nf_tables, or chains and sets ([`rules`]). Nothing
-//!    else is touched.
+//! 5. Ours are the devices named like flannel's, all neighbours and forwarding entries on them, routes and nexthop objects of our
+//!    protocol, and routes that flannel has left on them; of the rules around it a table of nf_tables, or chains and sets
+//!    ([`rules`]). Nothing else is touched.
 
 pub mod annotation;
 mod cleanup;
@@ -37,6 +41,7 @@ pub mod facts;
 mod handle;
 mod holdings;
 pub mod list;
+mod numbers;
 pub mod observe;
 mod outside;
 pub mod peers;

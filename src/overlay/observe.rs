@@ -1,8 +1,11 @@
 //! What the kernel holds now: the machine around the overlay, and how what is on our devices differs from what is wanted.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io;
 use std::net::IpAddr;
 
-use fairlead_kernel::route::{Link, NextHop, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
+use fairlead_kernel::route::{Link, NextHop, Route, RouteFilter, Rtnl, RtnlError, TABLE_MAIN};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
@@ -10,6 +13,9 @@ use super::desired::{Key, Tunnel};
 use super::diff::{Comparison, Drift, Indices, PROTOCOL};
 use super::peers::Peers;
 use super::underlay::{Machine, OnLink};
+
+/// How often a comparison is begun again when something changed under it.
+const ATTEMPTS: u32 = 10;
 
 /// Reads interfaces, addresses and default routes.
 ///
@@ -19,7 +25,9 @@ pub fn machine(kernel: &mut Rtnl, can_reach: Option<IpAddr>) -> Result<Machine, 
     let (links, addresses) = (kernel.links()?, kernel.addresses()?);
     let mut defaults = Vec::new();
     for family in Family::BOTH {
-        defaults.extend(kernel.default_routes(family == Family::V6)?);
+        for route in kernel.default_routes(family == Family::V6)? {
+            defaults.push(Route { hop: kernel.resolve(route.hop)?, ..route });
+        }
     }
     let reaching = match can_reach {
         Some(addr) => kernel.interface_towards(addr)?,
@@ -34,32 +42,78 @@ pub fn machine(kernel: &mut Rtnl, can_reach: Option<IpAddr>) -> Result<Machine, 
 /// As [`machine`].
 pub fn on_link(kernel: &mut Rtnl, family: Family, index: u32) -> Result<Vec<OnLink>, RtnlError> {
     let filter = RouteFilter { ipv6: family == Family::V6, table: TABLE_MAIN, protocol: None, index: Some(index) };
-    let routes = kernel.routes(filter)?;
-    let direct = |hop| matches!(hop, NextHop::Unicast { gateway: None, .. });
-    let others = routes.iter().filter(|route| route.protocol != PROTOCOL);
-    Ok(others.map(|route| OnLink { destination: route.destination, direct: direct(route.hop) }).collect())
+    let (mut found, mut objects) = (Vec::new(), BTreeMap::new());
+    for Route { destination, hop, .. } in kernel.routes(filter)?.into_iter().filter(|route| route.protocol != PROTOCOL)
+    {
+        let hop = match hop {
+            // A routing daemon leads thousands of routes through few objects.
+            NextHop::Object(id) => match objects.entry(id) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => *unknown.insert(kernel.resolve(hop)?),
+            },
+            hop => hop,
+        };
+        found.push(OnLink { destination, direct: matches!(hop, NextHop::Unicast { gateway: None, .. }) });
+    }
+    Ok(found)
 }
 
-/// Compares our routes and all that is on our devices with what is wanted, one kind and family after the other.
+/// Compares our routes and all that is on our devices with what is wanted, one kind and family after the other, without keeping
+/// any of it.
 ///
 /// # Errors
 /// As [`machine`].
-pub fn compare(kernel: &mut Rtnl, indices: &Indices, mut comparison: Comparison<'_>) -> Result<Drift, RtnlError> {
+pub fn compare<'a>(
+    kernel: &mut Rtnl,
+    indices: &Indices,
+    begin: impl Fn() -> Comparison<'a>,
+) -> Result<Drift, RtnlError> {
+    for _ in 0..ATTEMPTS {
+        let mut comparison = begin();
+        if tell(kernel, indices, &mut comparison)? {
+            return Ok(comparison.drift());
+        }
+    }
+    let source = io::Error::new(io::ErrorKind::Interrupted, "it changed each time it was read");
+    Err(RtnlError::Io { what: "compare what is on our devices", source })
+}
+
+/// False if something changed meanwhile.
+fn tell(kernel: &mut Rtnl, indices: &Indices, comparison: &mut Comparison<'_>) -> Result<bool, RtnlError> {
     for ipv6 in [false, true] {
         let ours = RouteFilter { ipv6, table: TABLE_MAIN, protocol: Some(PROTOCOL), index: None };
-        kernel.routes(ours)?.iter().for_each(|route| comparison.route(route));
+        let mut whole = kernel.each_route(ours, |route| comparison.route(&route))?;
         for index in indices.values() {
             let through = RouteFilter { protocol: None, index: Some(*index), ..ours };
-            let routes = kernel.routes(through)?;
-            let others = routes.iter().filter(|route| route.protocol != PROTOCOL);
-            others.for_each(|route| comparison.route(route));
+            whole &= kernel.each_route(through, |route| {
+                if route.protocol != PROTOCOL {
+                    comparison.route(&route);
+                }
+            })?;
+        }
+        if !whole {
+            return Ok(false);
         }
     }
     for index in indices.values() {
-        kernel.neighbours(*index)?.iter().for_each(|entry| comparison.neighbour(entry));
-        kernel.forwarding(*index)?.iter().for_each(|entry| comparison.forwarding(entry));
+        let whole = kernel.each_neighbour(*index, |entry| comparison.neighbour(&entry))?
+            && kernel.each_forwarding(*index, |entry| comparison.forwarding(&entry))?
+            && kernel.each_hop(*index, |object| comparison.hop(&object))?;
+        if !whole {
+            return Ok(false);
+        }
     }
-    Ok(comparison.drift())
+    Ok(true)
+}
+
+/// The gateways and numbers of our nexthop objects through a device.
+///
+/// # Errors
+/// As [`machine`].
+pub fn numbers(kernel: &mut Rtnl, index: u32) -> Result<Vec<(IpAddr, u32)>, RtnlError> {
+    let ours = kernel.hops(index)?.into_iter().filter(|object| object.protocol == PROTOCOL);
+    let gateway = |hop| if let NextHop::Unicast { gateway, .. } = hop { gateway } else { None };
+    Ok(ours.filter_map(|object| Some((gateway(object.hop)?, object.id))).collect())
 }
 
 /// The prefixes of peers for which others have made routes. Reads the whole main table.

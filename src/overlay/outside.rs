@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_kernel::route::{Route, Write};
+use fairlead_kernel::route::{HopObject, Route, Write};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -132,6 +132,7 @@ impl Outside {
         let counts = [
             ("neighbour", count(|key| matches!(key, Key::Neighbour(..)))),
             ("forwarding entry", count(|key| matches!(key, Key::Forwarding(..)))),
+            ("nexthop", count(|key| matches!(key, Key::Hop(_)))),
             ("route", count(|key| matches!(key, Key::Route(_)))),
         ];
         if !self.up {
@@ -142,14 +143,20 @@ impl Outside {
             self.metrics.overlay_repaired(what, count);
         }
         self.metrics.overlay_repaired("extra", extra.len() as u64);
-        let [(_, neighbours), (_, forwarding), (_, routes)] = counts;
-        warn!(neighbours, forwarding, routes, extra = extra.len(), "overlay: repaired");
+        let [neighbours, forwarding, nexthops, routes] = counts.map(|(_, count)| count);
+        warn!(neighbours, forwarding, nexthops, routes, extra = extra.len(), "overlay: repaired");
     }
 
     /// Another's route for the prefix of a peer stood before ours.
     pub fn uncovered(&self, net: IpNet, met: Option<Route>) {
         warn!("overlay: another route to {net} was taken before ours and is removed: {met:?}");
         self.metrics.overlay_repaired("route", 1);
+    }
+
+    /// Somebody else has the nexthop object of a number that a peer should have.
+    pub fn taken(&self, wanted: &HopObject, met: &HopObject) {
+        warn!("overlay: the nexthop object {} is somebody else's, so another is made: {met:?}", wanted.id);
+        self.metrics.overlay_repaired("nexthop", 1);
     }
 
     /// So many objects were written.
@@ -208,6 +215,8 @@ impl Outside {
         self.up |= up;
         self.metrics.overlay_peers(peers.counts(), peers.troubles().count(), failing, up);
         let ends: Vec<IpAddr> = peers.ends().collect();
+        let known = Arc::clone(&self.installed.borrow().ends);
+        let ends = if *known == *ends { known } else { ends.into() };
         let half = |family: Family| local.halves[family].as_ref();
         let now = Installed {
             backend: settings.backend,
@@ -223,7 +232,7 @@ impl Outside {
             mtu: local.pod_mtu(settings),
             port: settings.port,
             devices: devices.iter().map(|device| device.spec.name.clone()).collect(),
-            ends: ends.into(),
+            ends,
             prefixes: peers.prefixes_outside(settings.networks).into(),
         };
         if *self.installed.borrow() != now {

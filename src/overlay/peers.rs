@@ -4,19 +4,26 @@
 //! object still exists, or a mistake. The one of the better [`Rank`] has it, the other is no peer in that family until it
 //! is free, and the operator is told. The outcome is the same in whatever order Nodes are heard of.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod round;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use fairlead_plan::Family;
 use ipnet::IpNet;
 
+use self::round::Round;
 use super::desired::{self, Apart, Key, Local, Object, Value};
 use super::facts::{Facts, Rank};
 use super::holdings::{Holdings, Place};
-use super::reach::Reach;
+use super::numbers::Numbers;
+use super::reach::{By, Reach};
 use super::settings::Settings;
 use crate::resolve::{Note, PerFamily};
+
+/// Nodes that are decided about at a time, where all are.
+const AT_ONCE: usize = 256;
 
 /// A node in a family, or an external tunnel end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +50,7 @@ pub struct Difference {
 pub struct Peers {
     nodes: BTreeMap<Arc<str>, Node>,
     holdings: Holdings,
+    numbers: Numbers,
     /// Peers that lost something to another, by rank.
     losers: BTreeSet<(Rank, Family)>,
     troubles: BTreeMap<PeerId, (&'static str, String)>,
@@ -100,7 +108,8 @@ impl Peers {
 
     /// Where the tunnels of all peers end, in order.
     pub fn ends(&self) -> impl Iterator<Item = IpAddr> {
-        let mut ends: Vec<_> = self.holdings.ends().collect();
+        let mut ends = Vec::with_capacity(self.counts.v4 + self.counts.v6);
+        ends.extend(self.holdings.ends());
         ends.sort_unstable();
         ends.dedup();
         ends.into_iter()
@@ -124,6 +133,21 @@ impl Peers {
     /// Why nodes that take part are no peers, by the reason of the Event.
     pub fn troubles(&self) -> impl Iterator<Item = (&PeerId, &'static str, &str)> {
         self.troubles.iter().map(|(peer, (reason, text))| (peer, *reason, text.as_str()))
+    }
+
+    /// The kernel has a nexthop object of ours of this number with this gateway. Before anything is decided.
+    pub fn remember(&mut self, gateway: IpAddr, number: u32) {
+        self.numbers.remember(gateway, number);
+    }
+
+    /// Somebody else has the nexthop object of this number: the peer that wanted it gets another. A comparison must follow.
+    pub fn avoid(&mut self, number: u32) {
+        self.numbers.avoid(number);
+        let Some(peer) = self.holdings.get(&Key::Hop(number)).map(|(_, peer)| peer.clone()) else { return };
+        if let Some(reach) = self.holdings.take(&peer) {
+            let reach = self.numbered(reach);
+            self.holdings.put(&peer, reach, self.nodes.contains_key(&peer.name));
+        }
     }
 
     /// A complete list of nodes begins.
@@ -169,7 +193,16 @@ impl Peers {
     pub fn redecide(&mut self, settings: &Settings, local: &Local) -> Vec<Note> {
         let external = settings.external.iter().map(|vtep| Arc::from(vtep.cidr.to_string()));
         let all: Vec<_> = self.nodes.keys().cloned().chain(external).collect();
-        self.decide(Round::new(settings, local, false), all).notes
+        let mut round = Round::new(settings, local, false);
+        for name in &all {
+            for family in Family::BOTH {
+                self.release(&PeerId { name: Arc::clone(name), family }, &mut round);
+            }
+        }
+        self.holdings.expect(all.len() * local.families().count());
+        // In portions: to decide about thousands at once takes more room than they have themselves. The order does not matter.
+        let decide = |names: &[Arc<str>]| self.decide(Round::new(settings, local, false), names.iter().cloned()).notes;
+        all.chunks(AT_ONCE).flat_map(decide).collect()
     }
 
     fn forget_loss(&mut self, rank: &Rank) {
@@ -201,16 +234,19 @@ impl Peers {
             let trouble = match self.reach(&round, &peer) {
                 Err(Apart::Silent) => None,
                 Err(Apart::Trouble(reason, text)) => Some((reason, text)),
-                Ok(reach) => match self.better_owner(settings, &rank, &peer, reach) {
-                    Some((owner, key)) => {
-                        self.losers.insert((rank, family));
-                        Some((Note::OVERLAY_CONFLICT, lost(&owner, key)))
+                Ok(reach) => {
+                    let reach = self.numbered(reach);
+                    match self.better_owner(settings, &rank, &peer, reach) {
+                        Some((owner, key)) => {
+                            self.losers.insert((rank, family));
+                            Some((Note::OVERLAY_CONFLICT, lost(&owner, key)))
+                        }
+                        None => {
+                            self.seize(&rank, &peer, reach, &mut queue, &mut round);
+                            None
+                        }
                     }
-                    None => {
-                        self.seize(&rank, &peer, reach, &mut queue, &mut round);
-                        None
-                    }
-                },
+                }
             };
             round.decided.insert(peer, trouble);
         }
@@ -238,6 +274,20 @@ impl Peers {
                 desired::external_reach(round.settings, round.local, vtep).ok_or(Apart::Silent)
             }
         }
+    }
+
+    /// With the number of its nexthop object, if that is its way.
+    fn numbered(&mut self, mut reach: Reach) -> Reach {
+        let gateway = reach.base();
+        if let By::Packed { hop, .. } = &mut reach.by {
+            // Who has the same gateway wants the same object; which of the two gets it is decided as with everything else.
+            let is_free = |number| match self.holdings.get(&Key::Hop(number)) {
+                Some((Value::Packed { gateway: of, .. }, _)) => of == gateway,
+                _ => true,
+            };
+            *hop = self.numbers.choose(gateway, is_free);
+        }
+        reach
     }
 
     /// Another peer of better rank that has one of these.
@@ -300,7 +350,7 @@ impl Peers {
                 (None, None) => {}
             }
         }
-        // Neighbours before forwarding entries before routes, and the other way round.
+        // Neighbours before forwarding entries and nexthop objects before routes, and the other way round.
         difference.set.sort_unstable();
         difference.remove.sort_unstable_by_key(|(key, _)| std::cmp::Reverse(*key));
         for (peer, trouble) in round.decided {
@@ -318,35 +368,12 @@ impl Peers {
     }
 }
 
-/// One decision in progress.
-struct Round<'a> {
-    settings: &'a Settings,
-    local: &'a Local,
-    /// What keys were before, if anything, where somebody asks.
-    before: HashMap<Key, Option<Value>>,
-    asked: bool,
-    /// What became of each peer that was looked at: the trouble with it, if any.
-    decided: BTreeMap<PeerId, Option<(&'static str, String)>>,
-}
-
-impl<'a> Round<'a> {
-    fn new(settings: &'a Settings, local: &'a Local, asked: bool) -> Self {
-        Self { settings, local, before: HashMap::new(), asked, decided: BTreeMap::new() }
-    }
-
-    /// The first word counts.
-    fn was(&mut self, key: Key, value: Option<Value>) {
-        if self.asked {
-            self.before.entry(key).or_insert(value);
-        }
-    }
-}
-
 fn lost(owner: &PeerId, key: Key) -> String {
     let what = match key {
         Key::Route(net) => format!("its prefix {net} belongs"),
         Key::Neighbour(_, addr) => format!("the address {addr} of its device belongs"),
         Key::Forwarding(_, mac) => format!("the Ethernet address {mac} of its device belongs"),
+        Key::Hop(number) => format!("the nexthop object {number} belongs"),
     };
     format!(
         "{what} to {}, which is Ready or older; its pods are not reached from here until that one is gone",

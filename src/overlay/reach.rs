@@ -23,8 +23,19 @@ pub enum By {
     Gateway(u32, IpAddr),
     /// Through a device that finds where the tunnel ends by the Ethernet address of the device there.
     Tunnel(Tunnel, Mac, IpAddr),
-    /// Through a device that the route tells the VXLAN network and where the tunnel ends.
-    Packed(Tunnel, Mac, u32, IpAddr),
+    /// Through a device that a nexthop object tells the VXLAN network and where the tunnel ends.
+    Packed {
+        /// The device.
+        tunnel: Tunnel,
+        /// The Ethernet address of the device there.
+        mac: Mac,
+        /// The network.
+        vni: u32,
+        /// Where the tunnel ends.
+        end: IpAddr,
+        /// The number of the object.
+        hop: u32,
+    },
 }
 
 impl Reach {
@@ -32,15 +43,19 @@ impl Reach {
     #[must_use]
     pub const fn end(self) -> IpAddr {
         match self.by {
-            By::Gateway(_, end) | By::Tunnel(.., end) | By::Packed(.., end) => end,
+            By::Gateway(_, end) | By::Tunnel(.., end) | By::Packed { end, .. } => end,
         }
+    }
+
+    /// The address by which the device finds the other one: the base address of the peer's pods.
+    #[must_use]
+    pub fn base(self) -> IpAddr {
+        self.pods.network()
     }
 
     /// What the kernel should hold, in the order of writing.
     pub fn objects(self) -> impl DoubleEndedIterator<Item = Object> {
-        let Self { pods, by } = self;
-        // The base address of the peer's pods is that of its device.
-        let base = pods.network();
+        let (Self { pods, by }, base) = (self, self.base());
         let objects = match by {
             By::Gateway(index, gateway) => [None, None, Some((Key::Route(pods), Value::Direct(index, gateway)))],
             By::Tunnel(tunnel, mac, end) => [
@@ -48,10 +63,10 @@ impl Reach {
                 Some((Key::Forwarding(tunnel, mac), Value::End(end))),
                 Some((Key::Route(pods), Value::Through(tunnel))),
             ],
-            By::Packed(tunnel, mac, vni, end) => [
+            By::Packed { tunnel, mac, vni, end, hop } => [
                 Some((Key::Neighbour(tunnel, base), Value::Mac(mac))),
-                None,
-                Some((Key::Route(pods), Value::Packed(tunnel, vni, end))),
+                Some((Key::Hop(hop), Value::Packed { tunnel, gateway: base, vni, end })),
+                Some((Key::Route(pods), Value::By(hop))),
             ],
         };
         objects.into_iter().flatten()

@@ -76,9 +76,11 @@ impl Walk<'_> {
             self.ends(step, format!("no route leads to {to}"));
             return Ok(None);
         };
-        let Route { destination, protocol, metric, hop, .. } = route;
+        let Route { destination, protocol, metric, .. } = route;
+        let object = if let NextHop::Object(id) = route.hop { format!(" nhid {id}") } else { String::new() };
+        let hop = self.kernel.resolve(route.hop)?;
         let NextHop::Unicast { index, gateway, onlink, encap } = hop else {
-            self.ends(step, format!("{destination} is no way to another machine: {hop:?}"));
+            self.ends(step, format!("{destination}{object} is no way to another machine: {hop:?}"));
             return Ok(None);
         };
         let Some(link) = self.links.iter().find(|link| link.index == index).cloned() else {
@@ -91,7 +93,7 @@ impl Walk<'_> {
         let owner = if protocol == PROTOCOL { " (fairlead's)" } else { "" };
         let name = &link.name;
         let text = format!(
-            "{destination}{gateway_text} dev {name}{onlink} proto {protocol} metric {metric}{}{owner}",
+            "{destination}{object}{gateway_text} dev {name}{onlink} proto {protocol} metric {metric}{}{owner}",
             encap_text.unwrap_or_default()
         );
         match (link.up, link.carrier) {

@@ -91,7 +91,7 @@ impl<'a> View<'a> {
         defaults.sort_by_key(|route| route.metric);
         let through = |route: &&Route| match route.hop {
             NextHop::Unicast { index, .. } => self.links().find(|link| link.index == index),
-            NextHop::Blackhole | NextHop::Other => None,
+            NextHop::Object(_) | NextHop::Blackhole | NextHop::Other => None,
         };
         defaults.iter().find_map(through).ok_or_else(|| {
             format!("there is no {} default route to tell the interface by; name it with --iface", self.family.label())

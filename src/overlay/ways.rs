@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use fairlead_kernel::route::{Address, Forwarding, Link, Mac, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN};
+use fairlead_kernel::route::{
+    Address, Forwarding, HopObject, Link, Mac, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN,
+};
 use fairlead_plan::Family;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -26,6 +28,8 @@ pub struct Held {
     pub neighbours: Vec<Neighbour>,
     /// Forwarding entries of our devices.
     pub forwarding: Vec<Forwarding>,
+    /// Nexthop objects through our devices, and those that the routes name.
+    pub hops: Vec<HopObject>,
 }
 
 /// The way to the pods of one node in one family, or a piece of one.
@@ -76,6 +80,8 @@ pub struct Pieces<'a> {
     neighbours: Vec<&'a Neighbour>,
     /// By interface and Ethernet address.
     forwarding: Vec<&'a Forwarding>,
+    /// By number.
+    hops: Vec<&'a HopObject>,
 }
 
 impl<'a> Pieces<'a> {
@@ -86,7 +92,9 @@ impl<'a> Pieces<'a> {
             (held.neighbours.iter().collect(), held.forwarding.iter().collect());
         neighbours.sort_by_key(|entry| (entry.index, entry.addr));
         forwarding.sort_by_key(|entry| (entry.index, entry.mac));
-        Self { links: &held.links, neighbours, forwarding }
+        let mut hops: Vec<_> = held.hops.iter().collect();
+        hops.sort_by_key(|object| object.id);
+        Self { links: &held.links, neighbours, forwarding, hops }
     }
 
     fn link(&self, index: u32) -> Option<&'a Link> {
@@ -96,6 +104,11 @@ impl<'a> Pieces<'a> {
     fn neighbour(&self, index: u32, addr: IpAddr) -> Option<&'a Neighbour> {
         let at = self.neighbours.binary_search_by_key(&(index, addr), |entry| (entry.index, entry.addr)).ok()?;
         Some(self.neighbours[at])
+    }
+
+    fn hop(&self, id: u32) -> Option<&'a HopObject> {
+        let at = self.hops.binary_search_by_key(&id, |object| object.id).ok()?;
+        Some(self.hops[at])
     }
 
     /// The first of those that a device has for an address: it may be told several ends.
@@ -111,9 +124,10 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// Neighbours and forwarding entries to which a route leads.
+/// Nexthop objects, neighbours and forwarding entries to which a route leads.
 #[derive(Debug, Default)]
 struct Used {
+    hops: BTreeSet<u32>,
     neighbours: BTreeSet<(u32, IpAddr)>,
     forwarding: BTreeSet<(u32, Mac)>,
 }
@@ -124,7 +138,16 @@ fn way(found: &Pieces<'_>, route: &Route, used: &mut Used) -> Option<Way> {
     if route.hop == NextHop::Blackhole && route.metric == desired::LAST {
         return None;
     }
-    let NextHop::Unicast { index, gateway: Some(gateway), encap, .. } = route.hop else {
+    let mut hop = route.hop;
+    if let NextHop::Object(id) = hop {
+        used.hops.insert(id);
+        let object = found.hop(id);
+        if object.is_some_and(|object| object.protocol != PROTOCOL) {
+            way.drift.push(format!("the nexthop object {id} is not fairlead's"));
+        }
+        hop = object.map_or(NextHop::Other, |object| object.hop);
+    }
+    let NextHop::Unicast { index, gateway: Some(gateway), encap, .. } = hop else {
         way.drift.push("the route leads to no node".to_owned());
         return (route.protocol == PROTOCOL && route.table == TABLE_MAIN).then_some(way);
     };
@@ -235,5 +258,11 @@ fn stray(held: &Held, used: &Used) -> Vec<Way> {
         drift: vec!["no neighbour has the address of this forwarding entry".to_owned()],
         ..Way::default()
     });
-    neighbours.chain(forwarding).collect()
+    let hops = held.hops.iter().filter(|object| object.protocol == PROTOCOL && !used.hops.contains(&object.id));
+    let hops = hops.map(|object| Way {
+        device: if let NextHop::Unicast { index, .. } = object.hop { device(index) } else { None },
+        drift: vec![format!("no route leads through the nexthop object {}", object.id)],
+        ..Way::default()
+    });
+    neighbours.chain(forwarding).chain(hops).collect()
 }

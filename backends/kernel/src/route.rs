@@ -1,14 +1,15 @@
-//! Links, addresses, neighbours, forwarding entries and routes (rtnetlink), read, written and heard about.
+//! Links, addresses, neighbours, forwarding entries, nexthop objects and routes (rtnetlink), read, written and heard about.
 //!
 //! ```text
-//!   Rtnl::links, addresses, neighbours, forwarding, routes, locals, vnis    one dump each, filtered by the kernel where it can
-//!   Rtnl::write(&[Write])                                           many changes in few datagrams; which were refused
-//!   Listener::next                                                  what others have changed
+//!   Rtnl::links, addresses, neighbours, forwarding, routes, hops, locals, vnis
+//!                            one dump each, filtered by the kernel where it can
+//!   Rtnl::write(&[Write])    many changes in few datagrams; which were refused
+//!   Listener::next           what others have changed
 //! ```
 //!
 //! The values are those of the kernel and carry no meaning of ours. Only what an overlay of VXLAN and routes needs is
-//! there: VXLAN devices, permanent neighbours, unicast forwarding entries, unicast and blackhole routes, and routes that
-//! encapsulate (`encap ip`, `encap ip6`).
+//! there: VXLAN devices, permanent neighbours, unicast forwarding entries, unicast and blackhole routes, and nexthop objects and
+//! routes that encapsulate (`encap ip`, `encap ip6`).
 //!
 //! An acknowledgement is not proof. The kernel acknowledges, and ignores, a second destination for a unicast MAC and the
 //! deletion of a forwarding entry with another destination; and it removes IPv4 routes without a word when their device
@@ -20,8 +21,10 @@ mod link;
 mod listen;
 mod local;
 mod neighbour;
+mod nexthop;
 mod socket;
 mod uapi;
+mod write;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -32,12 +35,14 @@ pub use fib::{Encap, NextHop, Route, RouteFilter};
 pub use link::{Link, Vxlan, VxlanSpec};
 pub use listen::{Change, Listener};
 pub use neighbour::{Forwarding, Neighbour};
-pub use socket::{Refusal, Rtnl, RtnlError, Write};
+pub use nexthop::HopObject;
+pub use socket::{Rtnl, RtnlError};
+pub use write::{Refusal, Write};
 
 /// The main routing table, `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;
-/// The protocol number of fairlead's routes, by which everybody can tell them: `ip route show table all proto 76`. Free in
-/// `/etc/iproute2/rt_protos` and in the kernel's own list.
+/// The protocol number of fairlead's routes and nexthop objects, by which everybody can tell them: `ip route show table all
+/// proto 76`, `ip nexthop show proto 76`. Free in `/etc/iproute2/rt_protos` and in the kernel's own list.
 pub const PROTOCOL_OURS: u8 = 76;
 /// Routes without an own protocol (`ip route` hides it): `RTPROT_BOOT`.
 pub const PROTOCOL_BOOT: u8 = 3;

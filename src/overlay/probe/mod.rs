@@ -197,15 +197,17 @@ fn finding(way: &Way) -> Finding {
 
 /// The route that packets to a peer take, in words, if it is not the one that was read.
 fn other_route(kernel: &mut Rtnl, held: &Held, subject: &Subject<'_>) -> anyhow::Result<Option<String>> {
-    let met = kernel.route_towards(subject.probe_address())?;
+    let Some(Route { destination, protocol, hop, .. }) = kernel.route_towards(subject.probe_address())? else {
+        return Ok(Some("none at all".to_owned()));
+    };
+    let hop = kernel.resolve(hop)?;
     let through = |hop| matches!(hop, NextHop::Unicast { index, .. } if index == subject.link.index);
-    if met.is_some_and(|route: Route| Some(route.destination) == subject.way.prefix && through(route.hop)) {
+    if Some(destination) == subject.way.prefix && through(hop) {
         return Ok(None);
     }
-    let Some(Route { destination, protocol, hop, .. }) = met else { return Ok(Some("none at all".to_owned())) };
     let device = match hop {
         NextHop::Unicast { index, .. } => held.links.iter().find(|link| link.index == index),
-        NextHop::Blackhole | NextHop::Other => None,
+        NextHop::Object(_) | NextHop::Blackhole | NextHop::Other => None,
     };
     let device = device.map_or_else(|| "elsewhere".to_owned(), |link| format!("through {}", link.name));
     Ok(Some(format!("one to {destination} {device}, of protocol {protocol}")))

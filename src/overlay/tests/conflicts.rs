@@ -5,8 +5,8 @@ use fairlead_plan::Family;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::build::{annotate, facts, local, mac, node, settings};
-use crate::overlay::desired::{Key, Local};
+use super::build::{addr, annotate, facts, local, mac, node, settings};
+use crate::overlay::desired::{self, Key, Local};
 use crate::overlay::peers::Peers;
 use crate::overlay::{Backend, Settings};
 use crate::resolve::Note;
@@ -112,6 +112,51 @@ fn the_same_node_again_changes_nothing_and_a_new_prefix_removes_the_old() {
     assert_eq!(difference.set.len(), 2, "the forwarding entry stays: {:?}", difference.set);
 }
 
+#[test]
+fn a_peer_whose_nexthop_object_is_somebody_elses_gets_another_and_keeps_it() {
+    let (settings, local) = (settings(Backend::VxlanLwt), local());
+    let mut peers = Peers::default();
+    for number in 2..5 {
+        peers.apply(&settings, &local, Arc::new(facts(&node(number))));
+    }
+    let hop = |peers: &Peers| match peers.get(&Key::Route(NET.parse().unwrap())) {
+        Some((desired::Value::By(hop), _)) => hop,
+        other => panic!("{other:?}"),
+    };
+    let before = placed(&peers);
+    let first = hop(&peers);
+    peers.avoid(first);
+    let second = hop(&peers);
+    assert_ne!(first, second);
+    assert!(peers.get(&Key::Hop(first)).is_none() && peers.get(&Key::Hop(second)).is_some());
+    let others = |all: &[String]| all.iter().filter(|line| !line.contains("10.244.2.0")).cloned().collect::<Vec<_>>();
+    assert_eq!(others(&placed(&peers)), others(&before), "nobody else is touched");
+    peers.redecide(&settings, &local);
+    assert_eq!(hop(&peers), second);
+    // A program that starts anew is told by the kernel.
+    let mut again = Peers::default();
+    again.remember(addr("10.244.2.0"), second);
+    again.apply(&settings, &local, Arc::new(facts(&node(2))));
+    assert_eq!(hop(&again), second);
+}
+
+#[test]
+fn another_address_of_a_peer_replaces_its_nexthop_object_and_nothing_else() {
+    let (settings, local) = (settings(Backend::VxlanLwt), local());
+    let mut peers = Peers::default();
+    peers.apply(&settings, &local, Arc::new(facts(&node(2))));
+    let mut moved = node(2);
+    annotate(&mut moved, "public-ip", "192.168.0.22");
+    let difference = peers.apply(&settings, &local, Arc::new(facts(&moved)));
+    assert!(matches!(difference.set[..], [Key::Hop(_)]) && difference.remove.is_empty(), "{difference:?}");
+    let gone = peers.delete(&settings, &local, "n2").remove;
+    let order: Vec<_> = gone.iter().filter(|(key, _)| !matches!(key, Key::Neighbour(..))).collect();
+    assert!(
+        matches!(order[..], [(Key::Route(_), _), (Key::Route(_), _), (Key::Hop(_), _), (Key::Hop(_), _)]),
+        "{gone:?}"
+    );
+}
+
 /// A node that may share its prefix, device address or readiness with others.
 fn any_node() -> impl Strategy<Value = Value> {
     (2u8..8, 2u8..6, 2u8..6, any::<bool>()).prop_map(|(number, prefix, device, ready)| {
@@ -160,8 +205,11 @@ fn written(steps: &[Step], settings: &Settings, local: &Local) -> (Peers, BTreeS
 
 proptest! {
     #[test]
-    fn the_way_to_a_set_of_nodes_does_not_matter(steps in prop::collection::vec(any_step(), 1..30)) {
-        let (settings, local) = (settings(Backend::Vxlan), local());
+    fn the_way_to_a_set_of_nodes_does_not_matter(
+        steps in prop::collection::vec(any_step(), 1..30),
+        backend in prop_oneof![Just(Backend::Vxlan), Just(Backend::VxlanLwt)],
+    ) {
+        let (settings, local) = (settings(backend), local());
         let (peers, kernel) = written(&steps, &settings, &local);
         let mut fresh = Peers::default();
         for number in 2u8..8 {

@@ -1,9 +1,10 @@
-use fairlead_kernel::route::{Encap, NextHop, Write};
+use fairlead_kernel::route::{Encap, HopObject, NextHop, Write};
 use fairlead_plan::Family;
 use serde_json::json;
 
 use super::build::{addr, annotate, facts, local, mac, node, settings};
 use crate::overlay::desired::{Apart, Key, Tunnel, Value, derived_mac, devices, external_reach, reach};
+use crate::overlay::diff::{self, PROTOCOL};
 use crate::overlay::reach::Reach;
 use crate::overlay::{Backend, ExternalVtep, Settings};
 use crate::resolve::Note;
@@ -44,19 +45,18 @@ fn a_peer_on_the_link_is_routed_to_and_another_is_refused_or_tunnelled() {
 }
 
 #[test]
-fn an_encapsulating_route_needs_no_forwarding_entry_and_over_ipv6_a_checksum() {
+fn an_encapsulating_nexthop_needs_no_forwarding_entry_and_over_ipv6_a_checksum() {
     let settings = settings(Backend::VxlanLwt);
     for (family, end, checksummed) in [(Family::V4, "192.168.0.2", false), (Family::V6, "fd00:168::2", true)] {
         let reach = reach(&settings, &local(), &facts(&node(2)), family).unwrap();
         let objects: Vec<_> = reach.objects().collect();
-        let [(Key::Neighbour(V4, _), _), (key, value @ Value::Packed(V4, 1, _))] = objects[..] else {
-            panic!("{objects:?}")
-        };
-        let written = crate::overlay::diff::rendered(key, value, &[(V4, 7)].into());
-        let Some(Write::SetRoute(route)) = written else { panic!("{written:?}") };
-        let encap = Encap { id: 1, destination: addr(end), checksum: checksummed };
-        let gateway = Some(route.destination.network());
-        assert_eq!(route.hop, NextHop::Unicast { index: 7, gateway, onlink: true, encap: Some(encap) });
+        let [(Key::Neighbour(V4, base), _), (hop, packed), (route, by)] = objects[..] else { panic!("{objects:?}") };
+        let rendered = |key, value| diff::rendered(key, value, &[(V4, 7)].into());
+        let encap = Some(Encap { id: 1, destination: addr(end), checksum: checksummed });
+        let through = NextHop::Unicast { index: 7, gateway: Some(base), onlink: true, encap };
+        assert_eq!(rendered(hop, packed), Some(Write::AddHop(HopObject { id: 0, protocol: PROTOCOL, hop: through })));
+        let Some(Write::SetRoute(route)) = rendered(route, by) else { panic!("{route:?} {by:?}") };
+        assert_eq!((route.hop, route.destination.network()), (NextHop::Object(0), base));
     }
 }
 

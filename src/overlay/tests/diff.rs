@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use fairlead_kernel::route::{Forwarding, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN, Vxlan, Write};
+use fairlead_kernel::route::{
+    Forwarding, HopObject, Neighbour, NextHop, PROTOCOL_BOOT, Route, TABLE_MAIN, Vxlan, Write,
+};
 use fairlead_plan::Family;
 
 use super::build::{addr, facts, link, local, mac, node, settings};
@@ -23,6 +25,7 @@ struct Observed {
     neighbours: Vec<Neighbour>,
     forwarding: Vec<Forwarding>,
     routes: Vec<Route>,
+    hops: Vec<HopObject>,
     learning: bool,
 }
 
@@ -31,13 +34,18 @@ fn drift(peers: &Peers, fallbacks: &[Route], observed: &Observed, indices: &Indi
     observed.routes.iter().for_each(|route| comparison.route(route));
     observed.neighbours.iter().for_each(|entry| comparison.neighbour(entry));
     observed.forwarding.iter().for_each(|entry| comparison.forwarding(entry));
+    observed.hops.iter().for_each(|object| comparison.hop(object));
     comparison.drift()
 }
 
 fn peers() -> Peers {
+    peers_of(Backend::Vxlan)
+}
+
+fn peers_of(backend: Backend) -> Peers {
     let mut peers = Peers::default();
     for number in 2..5 {
-        peers.apply(&settings(Backend::Vxlan), &local(), Arc::new(facts(&node(number))));
+        peers.apply(&settings(backend), &local(), Arc::new(facts(&node(number))));
     }
     peers
 }
@@ -60,6 +68,7 @@ fn perfect(peers: &Peers) -> Observed {
                 });
             }
             Write::SetRoute(route) => observed.routes.push(route),
+            Write::AddHop(object) => observed.hops.push(object),
             other => panic!("{other:?}"),
         }
     }
@@ -68,16 +77,66 @@ fn perfect(peers: &Peers) -> Observed {
 
 #[test]
 fn a_kernel_that_holds_what_is_wanted_has_no_drift_and_an_empty_one_lacks_everything_in_order() {
-    let peers = peers();
-    assert_eq!(drift(&peers, &[], &perfect(&peers), &indices()), Drift::default());
-    let missing = drift(&peers, &[], &Observed::default(), &indices()).missing;
-    assert_eq!(missing.len(), 3 * 3 * 2);
-    let kind = |key: &Key| match key {
-        Key::Neighbour(..) => 0,
-        Key::Forwarding(..) => 1,
-        Key::Route(_) => 2,
+    for backend in [Backend::Vxlan, Backend::VxlanLwt] {
+        let peers = peers_of(backend);
+        assert_eq!(drift(&peers, &[], &perfect(&peers), &indices()), Drift::default());
+        let missing = drift(&peers, &[], &Observed::default(), &indices()).missing;
+        assert_eq!(missing.len(), 3 * 3 * 2);
+        let kind = |key: &Key| match key {
+            Key::Neighbour(..) => 0,
+            Key::Forwarding(..) | Key::Hop(_) => 1,
+            Key::Route(_) => 2,
+        };
+        assert!(missing.is_sorted_by_key(kind), "{missing:?}");
+    }
+}
+
+#[test]
+fn a_wrong_nexthop_object_is_put_right_alone_and_one_of_nobody_goes_after_its_route() {
+    let peers = peers_of(Backend::VxlanLwt);
+    let right = perfect(&peers);
+    let of = |change: &dyn Fn(&mut Observed)| {
+        let mut observed = perfect(&peers);
+        change(&mut observed);
+        drift(&peers, &[], &observed, &indices())
     };
-    assert!(missing.is_sorted_by_key(kind), "{missing:?}");
+    let key = Key::Hop(right.hops[0].id);
+    let other = |protocol, hop| HopObject { protocol, hop, ..right.hops[0] };
+    let elsewhere = right.hops[1].hop;
+    let wrong = [other(PROTOCOL, elsewhere), other(0, right.hops[0].hop), other(PROTOCOL, NextHop::Blackhole)];
+    for wrong in wrong {
+        let found = of(&|observed| observed.hops[0] = wrong);
+        assert_eq!(found, Drift { missing: vec![key], ..Drift::default() }, "{wrong:?}");
+    }
+    // Deleted, the kernel takes its route along.
+    let found = of(&|observed| {
+        let through = NextHop::Object(observed.hops.remove(0).id);
+        observed.routes.retain(|route| route.hop != through);
+    });
+    assert!(matches!(found.missing[..], [of, Key::Route(_)] if of == key), "{found:?}");
+    let stale = HopObject { id: 1 << 31, protocol: PROTOCOL, hop: elsewhere };
+    let destination = "10.244.77.0/24".parse().unwrap();
+    let route = Route { destination, metric: 0, table: TABLE_MAIN, protocol: PROTOCOL, hop: NextHop::Object(stale.id) };
+    let foreign = HopObject { id: 7, protocol: 0, hop: elsewhere };
+    let found = of(&|observed| {
+        observed.hops.extend([foreign, stale]);
+        observed.routes.push(route);
+    });
+    assert_eq!(found.extra, [Write::DeleteRoute(route), Write::DeleteHop(stale.id)]);
+    assert_eq!(found.missing, []);
+}
+
+#[test]
+fn a_route_that_packs_by_itself_is_led_through_the_object_that_is_made_first() {
+    let peers = peers_of(Backend::VxlanLwt);
+    let mut observed = perfect(&peers);
+    let hops = std::mem::take(&mut observed.hops);
+    for route in &mut observed.routes {
+        route.hop = hops.iter().find(|object| route.hop == NextHop::Object(object.id)).unwrap().hop;
+    }
+    let found = drift(&peers, &[], &observed, &indices());
+    assert_eq!((found.missing.len(), &found.extra[..]), (2 * 3 * 2, &[][..]), "nothing goes first: {found:?}");
+    assert!(found.missing.is_sorted_by_key(|key| matches!(key, Key::Route(_))), "{found:?}");
 }
 
 #[test]

@@ -52,6 +52,7 @@ impl Worker {
                 let ours = *protocol == PROTOCOL || tunnel(*index).is_some();
                 *table == TABLE_MAIN && (ours || self.peers.get(&Key::Route(*destination)).is_some())
             }
+            Change::Hop { id, protocol, .. } => *protocol == PROTOCOL || self.peers.get(&Key::Hop(*id)).is_some(),
             Change::Setting => false,
         }
     }
@@ -61,7 +62,7 @@ impl Worker {
     fn is_around(&self, change: &Change) -> bool {
         match change {
             Change::Link { .. } | Change::Address(_) | Change::Setting => true,
-            Change::Neighbour { .. } | Change::Forwarding { .. } => false,
+            Change::Neighbour { .. } | Change::Forwarding { .. } | Change::Hop { .. } => false,
             Change::Route { destination, index, table, .. } => {
                 let underlay = self.local.families().any(|(_, half)| half.underlay.index == *index);
                 *table == TABLE_MAIN && (destination.prefix_len() == 0 || underlay)

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use fairlead_kernel::route::{Refusal, RtnlError, Write};
+use fairlead_kernel::route::{HopObject, Link, NextHop, Refusal, Route, RtnlError, Write};
 
 use super::Worker;
 use crate::overlay::desired::{self, Key};
-use crate::overlay::diff::Comparison;
+use crate::overlay::diff::{Comparison, PROTOCOL};
 use crate::overlay::peers::PeerId;
 use crate::overlay::{diff, observe};
 use crate::resolve::Note;
@@ -21,8 +21,8 @@ impl Worker {
     /// Compares what is on the devices, writes what differs, and says how much that was.
     pub(super) fn settle_objects(&mut self) -> Result<usize, RtnlError> {
         let fallbacks = desired::fallbacks(&self.settings, &self.local);
-        let comparison = Comparison::new(&self.peers, &fallbacks, &self.indices, self.settings.learning);
-        let drift = observe::compare(&mut self.kernel, &self.indices, comparison)?;
+        let begin = || Comparison::new(&self.peers, &fallbacks, &self.indices, self.settings.learning);
+        let drift = observe::compare(&mut self.kernel, &self.indices, begin)?;
         let now = Instant::now();
         let mut missing = drift.missing;
         missing.retain(|key| self.may_try(key, now));
@@ -69,59 +69,144 @@ impl Worker {
     }
 
     fn write(&mut self, set: &[Key], remove: Vec<Write>) -> Result<(), RtnlError> {
+        let mut failing = BTreeMap::new();
+        // All routes in the end: one through a nexthop object that is not there is refused.
+        let routes = set.partition_point(|key| !matches!(key, Key::Route(_)));
         // In portions: the changes of thousands of peers take more room than the peers.
-        for keys in set.chunks(AT_ONCE) {
-            self.write_portion(keys, Vec::new())?;
+        for keys in set[..routes].chunks(AT_ONCE).chain(set[routes..].chunks(AT_ONCE)) {
+            self.write_portion(keys, &mut failing)?;
         }
-        self.write_portion(&[], remove)
+        let refused = self.write_past_others(&remove)?;
+        self.outside.wrote(remove.len() - refused.len());
+        for refusal in refused {
+            self.refused(&remove[refusal.at], &refusal);
+        }
+        self.settle_retries(set, failing);
+        Ok(())
     }
 
-    fn write_portion(&mut self, set: &[Key], remove: Vec<Write>) -> Result<(), RtnlError> {
+    /// A peer for which something was refused gets nothing more: its route may lead to it in another way as yet.
+    fn write_portion(&mut self, set: &[Key], failing: &mut BTreeMap<PeerId, String>) -> Result<(), RtnlError> {
         let mut keys = Vec::with_capacity(set.len());
-        let mut writes = Vec::with_capacity(set.len() + remove.len());
+        let mut writes = Vec::with_capacity(set.len());
         for key in set {
-            let rendered = self.peers.get(key).and_then(|(value, _)| diff::rendered(*key, value, &self.indices));
-            if let Some(write) = rendered {
+            let Some((value, peer)) = self.peers.get(key) else { continue };
+            if !failing.contains_key(peer)
+                && let Some(write) = diff::rendered(*key, value, &self.indices)
+            {
                 keys.push(*key);
                 writes.push(write);
             }
         }
-        writes.extend(remove);
         if writes.is_empty() {
             return Ok(());
         }
         let refused = self.write_past_others(&writes)?;
         self.outside.wrote(writes.len() - refused.len());
-        let mut failing = BTreeMap::new();
         for refusal in refused {
             let write = &writes[refusal.at];
-            let owner = keys.get(refusal.at).and_then(|key| self.peers.get(key)).map(|(_, peer)| peer.clone());
-            match owner {
-                // The device is gone or down; the next comparison sees to it.
-                _ if refusal.is_about_device() => self.doubt(),
-                Some(peer) => _ = failing.entry(peer).or_insert_with(|| format!("{refusal} ({write:?})")),
-                None => self.outside.refused(&format!("{write:?}"), &refusal.to_string()),
+            match self.peers.get(&keys[refusal.at]) {
+                Some((_, peer)) if !refusal.is_about_device() => {
+                    failing.entry(peer.clone()).or_insert_with(|| format!("{refusal} ({write:?})"));
+                }
+                _ => self.refused(write, &refusal),
             }
         }
-        self.settle_retries(&keys, failing);
         Ok(())
     }
 
-    /// Writes, and once more what may be refused because of a route of others in the way. That one goes.
+    /// Something was refused that says nothing about a peer.
+    fn refused(&mut self, write: &Write, refusal: &Refusal) {
+        if refusal.is_about_device() {
+            // It is gone or down; the next comparison sees to it.
+            self.doubt();
+        } else {
+            self.outside.refused(&format!("{write:?}"), &refusal.to_string());
+        }
+    }
+
+    /// Writes, and once more, in another way, what may be refused because of what others have made.
     fn write_past_others(&mut self, writes: &[Write]) -> Result<Vec<Refusal>, RtnlError> {
-        let (mut refused, mut again) = (Vec::new(), Vec::new());
-        for refusal in self.kernel.write(writes)? {
-            match &writes[refusal.at] {
-                Write::SetRoute(route) if refusal.is_in_the_way() => {
-                    again.push((refusal.at, [Write::ClearWay(*route), Write::SetRoute(*route)]));
-                }
-                _ => refused.push(refusal),
+        let (mut refused, mut places, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let first = self.kernel.write(writes)?;
+        let about_gateway =
+            |refusal: &Refusal| refusal.is_in_the_way() && matches!(writes[refusal.at], Write::AddHop(_));
+        let links = if first.iter().any(about_gateway) { self.kernel.links()? } else { Vec::new() };
+        for refusal in first {
+            let Some(way) = self.way_past(&writes[refusal.at], &refusal, &links)? else {
+                refused.push(refusal);
+                continue;
+            };
+            places.resize(places.len() + way.len(), refusal.at);
+            again.extend(way);
+        }
+        for refusal in self.kernel.write(&again)? {
+            let at = places[refusal.at];
+            if refused.last().is_none_or(|last: &Refusal| last.at != at) {
+                refused.push(Refusal { at, ..refusal });
             }
         }
-        let (places, again): (Vec<_>, Vec<_>) = again.into_iter().unzip();
-        let still = self.kernel.write(again.as_flattened())?;
-        refused.extend(still.into_iter().map(|refusal| Refusal { at: places[refusal.at / 2], ..refusal }));
         Ok(refused)
+    }
+
+    /// What to write instead of something that was refused; `None` if the refusal stands.
+    fn way_past(&mut self, write: &Write, refusal: &Refusal, links: &[Link]) -> Result<Option<Vec<Write>>, RtnlError> {
+        Ok(match write {
+            Write::SetRoute(Route { hop: NextHop::Object(id), .. }) => match self.kernel.hop(*id)? {
+                Some(_) => None,
+                // With it the kernel takes the route away. The next comparison sees to both.
+                None => self.look_again(),
+            },
+            Write::SetRoute(route) if refusal.is_in_the_way() => {
+                Some(vec![Write::ClearWay(*route), Write::SetRoute(*route)])
+            }
+            Write::AddHop(hop) if refusal.is_taken() => match self.settle_number(hop)? {
+                None => self.look_again(),
+                Some(set) => Some(vec![set]),
+            },
+            // In IPv6, because a route through another device covers the gateway; or because there is no such device.
+            Write::AddHop(hop) if refusal.is_in_the_way() => {
+                match (self.settle_number(hop)?, self.route_through(hop.id)) {
+                    (Some(set), Some(route)) if is_there(hop, links) => {
+                        Some(vec![Write::ClearWay(route), set, Write::SetRoute(route)])
+                    }
+                    _ => self.look_again(),
+                }
+            }
+            _ => None,
+        })
+    }
+
+    /// How to write a nexthop object, now that there may be one of its number; `None` if that is somebody else's, and the peer
+    /// gets another number.
+    fn settle_number(&mut self, wanted: &HopObject) -> Result<Option<Write>, RtnlError> {
+        Ok(match self.kernel.hop(wanted.id)? {
+            None => Some(Write::AddHop(*wanted)),
+            Some(present) if present.protocol == PROTOCOL => Some(Write::ReplaceHop(*wanted)),
+            Some(present) => {
+                self.outside.taken(wanted, &present);
+                self.peers.avoid(wanted.id);
+                None
+            }
+        })
+    }
+
+    /// The next comparison sees to it, and nothing is to be written until then.
+    fn look_again(&mut self) -> Option<Vec<Write>> {
+        self.doubt();
+        Some(Vec::new())
+    }
+
+    /// The route that should lead through a nexthop object.
+    fn route_through(&self, id: u32) -> Option<Route> {
+        let (_, peer) = self.peers.get(&Key::Hop(id))?;
+        self.peers.keys(peer).find_map(|key| {
+            let (value, _) = self.peers.get(&key)?;
+            match diff::rendered(key, value, &self.indices) {
+                Some(Write::SetRoute(route)) => Some(route),
+                _ => None,
+            }
+        })
     }
 
     /// Who was tried and not refused waits no longer; who was refused is tried again later.
@@ -145,4 +230,9 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether there is the device of a nexthop object.
+fn is_there(object: &HopObject, links: &[Link]) -> bool {
+    matches!(object.hop, NextHop::Unicast { index, .. } if links.iter().any(|link| link.index == index))
 }

@@ -8,6 +8,7 @@ mod documents;
 mod faults;
 mod flannel;
 mod held;
+mod hops;
 mod list;
 mod modes;
 mod nodes;

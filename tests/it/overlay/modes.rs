@@ -8,7 +8,7 @@ use fairlead_lab::{Hammer, PORTS};
 use fairlead_plan::{Family, Protocol};
 
 use super::reach::at_full_size;
-use super::stage::{DEVICES, Stage, can_run, listing, output, run, say};
+use super::stage::{DEVICES, PROTOCOL, Stage, can_run, listing, output, run, say};
 use crate::program::eventually;
 
 const NODES: [&str; 3] = ["a", "b", "c"];
@@ -74,7 +74,7 @@ fn ac1_2_in_mode_host_gw_pods_have_the_whole_mtu_and_there_is_no_device() {
 }
 
 #[test]
-fn ac2_5_in_mode_vxlan_lwt_one_route_and_neighbour_reach_each_peer_at_the_full_mtu() {
+fn ac2_5_in_mode_vxlan_lwt_a_neighbour_and_a_nexthop_object_reach_each_peer_at_the_full_mtu() {
     if !can_run() {
         return;
     }
@@ -84,8 +84,13 @@ fn ac2_5_in_mode_vxlan_lwt_one_route_and_neighbour_reach_each_peer_at_the_full_m
     let node = stage.node("a");
     assert!(run(node, "ip -d link show flannel.1").contains("vxlan external vnifilter"));
     assert_eq!(run(node, "bridge fdb show dev flannel.1"), "", "there are no forwarding entries");
-    let routes = run(node, &format!("ip route show proto {}", super::stage::PROTOCOL));
-    assert!(routes.contains("encap ip id 1 src 0.0.0.0 dst 192.168.50.2"), "{routes}");
+    for family in ["-4", "-6"] {
+        let routes = run(node, &format!("ip {family} route show proto {PROTOCOL}"));
+        assert!(routes.lines().count() == 2 && routes.lines().all(|line| line.contains(" nhid ")), "{routes}");
+    }
+    let objects = run(node, &format!("ip nexthop show proto {PROTOCOL}"));
+    assert!(objects.contains("encap ip id 1 src 0.0.0.0 dst 192.168.50.2"), "{objects}");
+    assert!(objects.contains("encap ip6 id 1 src :: dst fd00:50::3") && objects.lines().count() == 4, "{objects}");
     assert!(!output(node, "ip link show flannel-v6.1").status.success());
 }
 
@@ -229,16 +234,24 @@ fn cleanup_takes_the_overlay_out_and_leaves_a_device_of_flannels_alone() {
     if !can_run() {
         return;
     }
+    for backend in ["vxlan-lwt", "vxlan"] {
+        cleanup_leaves_a_device_that_others_use(backend);
+    }
+}
+
+fn cleanup_leaves_a_device_that_others_use(backend: &str) {
     let stage = Stage::new();
-    let programs = stage.start(&["a", "b"], "vxlan");
+    let programs = stage.start(&["a", "b"], backend);
     programs.into_iter().for_each(|program| _ = program.terminate());
     let cleaned = crate::program::run(stage.node("a"), &["cleanup"]);
     assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
     assert_eq!(listing(stage.node("a")), Vec::<String>::new());
+    assert_eq!(run(stage.node("a"), "ip nexthop show"), "");
     let node = stage.node("b");
     run(node, "ip route add 10.244.77.0/24 via 10.244.77.0 dev flannel.1 onlink");
     assert!(crate::program::run(node, &["cleanup"]).status.success());
     let left = run(node, "ip route show dev flannel.1");
     assert_eq!(left.trim(), "10.244.77.0/24 via 10.244.77.0 onlink");
+    assert_eq!(run(node, "ip nexthop show"), "");
     assert!(!output(node, "ip link show flannel-v6.1").status.success());
 }

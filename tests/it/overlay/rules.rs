@@ -243,7 +243,8 @@ fn another_mode_puts_the_rules_where_it_has_its_own_and_nothing_stays_behind() {
         drop(end);
         assert!(watch.join().unwrap() > 0);
     });
-    assert!(!shell(own, "ipset list -n").contains("FAIRLEAD"), "the sets are gone too");
+    // After the rules that name them.
+    eventually("the sets are gone too", || !shell(own, "ipset list -n").contains("FAIRLEAD"));
 }
 
 #[test]

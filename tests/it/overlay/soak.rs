@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fairlead_plan::Family;
 
-use super::stage::{DEVICES, Stage, can_run, listing, output, say, until_listed};
+use super::stage::{DEVICES, PROTOCOL, Stage, can_run, listing, output, say, until_listed};
 
 const NODES: [&str; 3] = ["a", "b", "c"];
 /// Faults in the test that everybody runs.
@@ -39,10 +39,12 @@ impl Random {
 }
 
 /// What may happen to node `a`. What fails, because an earlier fault of the burst has left nothing to spoil, did no harm.
-fn faults(stage: &Stage) -> Vec<String> {
+fn faults(stage: &Stage, backend: &str) -> Vec<String> {
     let mut all = Vec::new();
+    let packs = backend == "vxlan-lwt";
+    let devices = if packs { [DEVICES[0]; 2] } else { DEVICES };
     for (number, peer) in [(2, "b"), (3, "c")] {
-        for (family, device) in Family::BOTH.into_iter().zip(DEVICES) {
+        for (family, device) in Family::BOTH.into_iter().zip(devices) {
             let mac = output(stage.node(peer), &format!("cat /sys/class/net/{device}/address"));
             let mac = String::from_utf8(mac.stdout).unwrap().trim().to_owned();
             let (ip, net, base, end, wrong) = match family {
@@ -63,6 +65,12 @@ fn faults(stage: &Stage) -> Vec<String> {
                 format!("{ip} neigh del {base} dev {device}"),
                 format!("{ip} neigh replace {base} lladdr 0a:00:00:00:00:99 dev {device} nud permanent"),
                 format!("{ip} neigh replace {base} lladdr 0a:00:00:00:00:99 dev {device} nud stale"),
+            ]);
+            if packs {
+                all.extend(faults_of_objects(stage, family, [&net, &base, wrong]));
+                continue;
+            }
+            all.extend([
                 format!("bridge fdb del {mac} dev {device}"),
                 format!("bridge fdb replace {mac} dev {device} dst {wrong}"),
                 format!("bridge fdb replace {mac} dev {device} dst {end} port 4789"),
@@ -70,7 +78,7 @@ fn faults(stage: &Stage) -> Vec<String> {
             ]);
         }
     }
-    for device in DEVICES {
+    for device in devices {
         all.extend([
             format!("ip link del {device}"),
             format!("ip link set {device} down"),
@@ -85,8 +93,37 @@ fn faults(stage: &Stage) -> Vec<String> {
     all
 }
 
+/// What may happen to the nexthop object of a prefix: it is deleted, changed, or taken by somebody else.
+fn faults_of_objects(stage: &Stage, family: Family, [net, base, wrong]: [&str; 3]) -> Vec<String> {
+    let ip = if family == Family::V4 { "ip" } else { "ip -6" };
+    let route = output(stage.node("a"), &format!("{ip} route show {net}"));
+    let route = String::from_utf8(route.stdout).unwrap();
+    let id = route.split_once(" nhid ").unwrap().1.split(' ').next().unwrap();
+    let encap = if family == Family::V4 { "ip id 1" } else { "ip6 id 1" };
+    vec![
+        format!("ip nexthop del id {id}"),
+        format!("ip nexthop flush proto {PROTOCOL}"),
+        format!(
+            "ip nexthop replace id {id} via {base} dev flannel.1 onlink encap {encap} dst {wrong} proto {PROTOCOL}"
+        ),
+        format!("ip nexthop replace id {id} via {base} dev flannel.1 onlink encap {encap} dst {wrong}"),
+        format!("{ip} nexthop replace id {id} blackhole"),
+        format!("ip nexthop add id 7 via {base} dev flannel.1 onlink proto {PROTOCOL}"),
+        format!("{ip} route replace {net} via {base} dev flannel.1 onlink encap {encap} dst {wrong}"),
+    ]
+}
+
 #[test]
 fn f17_after_thousands_of_random_faults_all_is_as_it_was() {
+    soak("vxlan");
+}
+
+#[test]
+fn f17_after_thousands_of_random_faults_all_is_as_it_was_with_nexthop_objects() {
+    soak("vxlan-lwt");
+}
+
+fn soak(backend: &str) {
     if !can_run() {
         return;
     }
@@ -94,9 +131,9 @@ fn f17_after_thousands_of_random_faults_all_is_as_it_was() {
     let count = number("FAIRLEAD_SOAK").unwrap_or(SHARE);
     let seed = number("FAIRLEAD_SOAK_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let stage = Stage::new();
-    let programs = stage.start(&NODES, "vxlan");
+    let programs = stage.start(&NODES, backend);
     let before = listing(stage.node("a"));
-    let faults = faults(&stage);
+    let faults = faults(&stage, backend);
     let mut random = Random(seed);
     let (mut done, mut bursts, mut slowest, mut total) = (0, 0, Duration::ZERO, Duration::ZERO);
     while done < count {

@@ -158,8 +158,8 @@ pub const PROTOCOL: u8 = fairlead::overlay::diff::PROTOCOL;
 /// The device of each family.
 pub const DEVICES: [&str; 2] = ["flannel.1", "flannel-v6.1"];
 
-/// All that is ours in a node's kernel, without numbers of interfaces, from dumps: `ip` and `bridge` would take a hundred
-/// times as long as most repairs.
+/// All that is ours in a node's kernel, without numbers of interfaces and nexthop objects, from dumps: `ip` and `bridge` would
+/// take a hundred times as long as most repairs.
 pub fn listing(node: &Place) -> Vec<String> {
     node.run(|| {
         let mut kernel = Rtnl::open().unwrap();
@@ -168,7 +168,11 @@ pub fn listing(node: &Place) -> Vec<String> {
         let mut lines = Vec::new();
         for ipv6 in [false, true] {
             let ours = RouteFilter { ipv6, table: TABLE_MAIN, protocol: Some(PROTOCOL), index: None };
-            lines.extend(kernel.routes(ours).unwrap().iter().map(|route| shown(route, name)));
+            for route in kernel.routes(ours).unwrap() {
+                let by_object = if matches!(route.hop, NextHop::Object(_)) { " by object" } else { "" };
+                let hop = kernel.resolve(route.hop).unwrap();
+                lines.push(shown(&Route { hop, ..route }, name) + by_object);
+            }
         }
         let addresses = kernel.addresses().unwrap();
         for device in links.iter().filter(|link| DEVICES.contains(&link.name.as_str())) {
@@ -182,6 +186,13 @@ pub fn listing(node: &Place) -> Vec<String> {
             lines.extend(entries.map(|entry| {
                 let end = entry.destination.map(|end| end.to_string()).unwrap_or_default();
                 format!("{} dst {end} permanent {} special {} dev {own}", entry.mac, entry.permanent, entry.special)
+            }));
+            let hops = kernel.hops(device.index).unwrap().into_iter().filter(|object| object.protocol == PROTOCOL);
+            lines.extend(hops.map(|object| match object.hop {
+                NextHop::Unicast { gateway: Some(gateway), onlink, encap: Some(encap), .. } => {
+                    format!("object via {gateway} onlink {onlink} {encap:?} dev {own}")
+                }
+                other => format!("object {other:?} dev {own}"),
             }));
             let own_addresses = addresses.iter().filter(|addr| addr.index == device.index && addr.is_global());
             lines.extend(own_addresses.map(|address| format!("{}/{} dev {own}", address.addr, address.prefix)));

@@ -35,9 +35,11 @@ pub enum NextHop {
         /// Into what the packet is packed on its way out.
         encap: Option<Encap>,
     },
+    /// What the nexthop object of this number says.
+    Object(u32),
     /// Packets vanish.
     Blackhole,
-    /// Something that fairlead never writes: several next hops, a nexthop object, another kind of route.
+    /// Something that fairlead never writes: several next hops, another kind of route.
     Other,
 }
 
@@ -78,7 +80,7 @@ impl RouteFilter {
     pub(super) fn wants(&self, route: &Route) -> bool {
         let through = match route.hop {
             NextHop::Unicast { index, .. } => Some(index),
-            NextHop::Blackhole | NextHop::Other => None,
+            NextHop::Object(_) | NextHop::Blackhole | NextHop::Other => None,
         };
         route.table == self.table
             && self.protocol.is_none_or(|protocol| protocol == route.protocol)
@@ -141,15 +143,15 @@ impl Route {
 
 fn unicast(list: &Attributes<'_>, flags: u32) -> NextHop {
     let has = |kind| list.clone().get(kind).is_some();
-    if has(RTA_MULTIPATH) || has(RTA_NH_ID) || has(RTA_VIA) {
+    // What the object says beside its number depends on a setting (`net.ipv4.nexthop_compat_mode`).
+    if let Some(id) = list.clone().get(RTA_NH_ID).and_then(read_u32) {
+        return NextHop::Object(id);
+    }
+    if has(RTA_MULTIPATH) || has(RTA_VIA) {
         return NextHop::Other;
     }
-    let encap = match list.clone().get(RTA_ENCAP) {
-        None => None,
-        Some(content) => match encap(content) {
-            Some(encap) => Some(encap),
-            None => return NextHop::Other,
-        },
+    let Ok(encap) = list.clone().get(RTA_ENCAP).map(|content| encap(content).ok_or(())).transpose() else {
+        return NextHop::Other;
     };
     NextHop::Unicast {
         index: list.clone().get(RTA_OIF).and_then(read_u32).unwrap_or(0),
@@ -160,7 +162,7 @@ fn unicast(list: &Attributes<'_>, flags: u32) -> NextHop {
 }
 
 /// The attributes of `encap ip` and `encap ip6` have the same numbers, as far as they count here.
-fn encap(content: &[u8]) -> Option<Encap> {
+pub(super) fn encap(content: &[u8]) -> Option<Encap> {
     let list = attributes(content);
     let id = list.clone().get(LWTUNNEL_IP_ID)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))?;
     let destination = list.clone().get(LWTUNNEL_IP_DST).and_then(read_ip)?;
@@ -192,16 +194,20 @@ pub(super) fn set(route: &Route, seq: u32) -> Message {
     let onlink = matches!(route.hop, NextHop::Unicast { onlink: true, .. });
     let flags = if onlink { RTNH_F_ONLINK } else { 0 };
     let mut message = message(RTM_NEWROUTE, REQUEST | ACK | CREATE | REPLACE, route, [scope, kind], flags, seq);
-    if let NextHop::Unicast { index, gateway, encap, .. } = route.hop {
-        if index != 0 {
-            message.put(RTA_OIF, &index.to_ne_bytes());
+    match route.hop {
+        NextHop::Unicast { index, gateway, encap, .. } => {
+            if index != 0 {
+                message.put(RTA_OIF, &index.to_ne_bytes());
+            }
+            if let Some(gateway) = gateway {
+                message.put(RTA_GATEWAY, &octets(gateway));
+            }
+            if let Some(encap) = encap {
+                put_encap(&mut message, [RTA_ENCAP_TYPE, RTA_ENCAP], &encap);
+            }
         }
-        if let Some(gateway) = gateway {
-            message.put(RTA_GATEWAY, &octets(gateway));
-        }
-        if let Some(encap) = encap {
-            put_encap(&mut message, &encap);
-        }
+        NextHop::Object(id) => _ = message.put(RTA_NH_ID, &id.to_ne_bytes()),
+        NextHop::Blackhole | NextHop::Other => {}
     }
     message
 }
@@ -242,9 +248,10 @@ fn message(kind: u16, flags: u16, route: &Route, [scope, type_]: [u8; 2], hop: u
     message
 }
 
-fn put_encap(message: &mut Message, encap: &Encap) {
+/// Routes and nexthop objects have the same content under other numbers.
+pub(super) fn put_encap(message: &mut Message, [type_, content]: [u16; 2], encap: &Encap) {
     let kind = if encap.destination.is_ipv4() { LWTUNNEL_ENCAP_IP } else { LWTUNNEL_ENCAP_IP6 };
-    message.put(RTA_ENCAP_TYPE, &kind.to_ne_bytes()).nest(RTA_ENCAP, |message| {
+    message.put(type_, &kind.to_ne_bytes()).nest(content, |message| {
         message.put(LWTUNNEL_IP_ID, &encap.id.to_be_bytes()).put(LWTUNNEL_IP_DST, &octets(encap.destination));
         if encap.checksum {
             message.put(LWTUNNEL_IP_FLAGS, &TUNNEL_CSUM.to_be_bytes());

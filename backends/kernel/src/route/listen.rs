@@ -5,14 +5,14 @@ use ipnet::IpNet;
 
 use super::neighbour::Header;
 use super::socket::failed;
-use super::{Address, Forwarding, Link, Neighbour, NextHop, Route, RtnlError, uapi::*};
+use super::{Address, Forwarding, HopObject, Link, Neighbour, NextHop, Route, RtnlError, uapi::*};
 use crate::netlink::{Received, Socket, Wait, messages};
 
 /// How long [`Listener::next`] waits for news, so that its thread can be told to stop.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// [`Listener::next`] returns when it holds this many changes, even if more are queued.
 const ENOUGH: usize = 4096;
-const GROUPS: [u32; 8] = [
+const GROUPS: [u32; 9] = [
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
     RTNLGRP_IPV4_IFADDR,
@@ -21,6 +21,7 @@ const GROUPS: [u32; 8] = [
     RTNLGRP_IPV6_ROUTE,
     RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV6_NETCONF,
+    RTNLGRP_NEXTHOP,
 ];
 
 /// Something that somebody else has changed, or the kernel by itself.
@@ -53,7 +54,7 @@ pub enum Change {
     Route {
         /// Its destination.
         destination: IpNet,
-        /// Its interface; 0 if it has none or several.
+        /// Its interface; 0 if it has none or several, or a nexthop object says which.
         index: u32,
         /// Who made it.
         protocol: u8,
@@ -62,12 +63,21 @@ pub enum Change {
         /// Whether it is gone.
         deleted: bool,
     },
+    /// A nexthop object came, changed or went. Those that vanish with their device, or when it goes down, do so without a word.
+    Hop {
+        /// Its number.
+        id: u32,
+        /// Who made it, or replaced it last.
+        protocol: u8,
+        /// Whether it is gone.
+        deleted: bool,
+    },
     /// One of the settings that the kernel announces was set, on some interface or on all: forwarding, the filter of sources, answers
     /// for others.
     Setting,
 }
 
-/// News of links, addresses, neighbours, routes and settings of one network namespace.
+/// News of links, addresses, neighbours, nexthop objects, routes and settings of one network namespace.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
@@ -131,6 +141,10 @@ fn change(message: &Received<'_>) -> Option<Change> {
             let index = if let NextHop::Unicast { index, .. } = hop { index } else { 0 };
             let deleted = message.header.kind == RTM_DELROUTE;
             Some(Change::Route { destination, index, protocol, table, deleted })
+        }
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
+            let deleted = message.header.kind == RTM_DELNEXTHOP;
+            HopObject::read(message).map(|HopObject { id, protocol, .. }| Change::Hop { id, protocol, deleted })
         }
         RTM_NEWNETCONF => Some(Change::Setting),
         _ => None,

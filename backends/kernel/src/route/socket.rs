@@ -1,10 +1,8 @@
 use std::io;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-use super::{Address, Forwarding, Link, Mac, Neighbour, Route, RouteFilter, Vxlan, VxlanSpec};
-use super::{address, fib, link, local, neighbour, uapi::*};
+use super::{Address, Forwarding, Link, Neighbour, Refusal, Route, RouteFilter, Write};
+use super::{fib, link, neighbour, uapi::*};
 use crate::netlink::{ACK, Broken, DUMP, Failure, Message, REQUEST, Received, Socket, TooLong, Wait, messages};
 
 /// Changes that travel in one datagram. Should all of them be refused, the answers still fit the receive queue.
@@ -27,134 +25,6 @@ pub enum RtnlError {
     /// A request did not fit.
     #[error("rtnetlink: {0}")]
     TooLong(#[from] TooLong),
-}
-
-/// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    /// Makes a VXLAN device and switches it on.
-    CreateVxlan(VxlanSpec),
-    /// Gives the device of this index another source, interface below, or learning.
-    AlterVxlan(u32, Vxlan),
-    /// Deletes the interface with everything on it.
-    DeleteLink(u32),
-    /// Switches the interface on.
-    Up(u32),
-    /// Sets the largest packet of an interface, bytes.
-    SetMtu(u32, u32),
-    /// Sets the Ethernet address of an interface.
-    SetMac(u32, Mac),
-    /// Lets an external device with a filter take this VNI.
-    AddVni(u32, u32),
-    /// The opposite.
-    DeleteVni(u32, u32),
-    /// Gives an interface an address.
-    AddAddress(u32, IpNet),
-    /// Takes it away.
-    DeleteAddress(u32, IpNet),
-    /// Makes or replaces a permanent neighbour.
-    SetNeighbour(u32, IpAddr, Mac),
-    /// Removes it.
-    DeleteNeighbour(u32, IpAddr),
-    /// Makes or replaces a permanent forwarding entry of a VXLAN device.
-    SetForwarding(u32, Mac, IpAddr),
-    /// Removes it with all its destinations.
-    DeleteForwarding(u32, Mac),
-    /// Makes a route, or replaces the one with its destination, table and metric, whoever made that. IPv6 refuses with
-    /// [`Refusal::is_in_the_way`] to replace one of another interface by an onlink one whose gateway it covers.
-    SetRoute(Route),
-    /// Removes whatever has the destination, table and metric of this route.
-    ClearWay(Route),
-    /// Removes it.
-    DeleteRoute(Route),
-    /// Makes an address this machine's by a route of this protocol over `lo`, which suggests another source for what is sent there.
-    AddLocal(IpAddr, Option<IpAddr>, u8),
-    /// Removes one such route of the protocol.
-    DeleteLocal(IpAddr, u8),
-}
-
-impl Write {
-    const fn deletes(&self) -> bool {
-        matches!(
-            self,
-            Self::DeleteLink(_)
-                | Self::DeleteVni(..)
-                | Self::DeleteAddress(..)
-                | Self::DeleteNeighbour(..)
-                | Self::DeleteForwarding(..)
-                | Self::DeleteRoute(_)
-                | Self::ClearWay(_)
-                | Self::DeleteLocal(..)
-        )
-    }
-
-    fn message(&self, seq: u32) -> Message {
-        match self {
-            Self::CreateVxlan(spec) => link::create(spec, seq),
-            Self::AlterVxlan(index, vxlan) => link::alter(*index, vxlan, seq),
-            Self::DeleteLink(index) => link::delete(*index, seq),
-            Self::Up(index) => link::up(*index, seq),
-            Self::SetMtu(index, mtu) => link::set_mtu(*index, *mtu, seq),
-            Self::SetMac(index, mac) => link::set_mac(*index, *mac, seq),
-            Self::AddVni(index, vni) => link::vni(true, *index, *vni, seq),
-            Self::DeleteVni(index, vni) => link::vni(false, *index, *vni, seq),
-            Self::AddAddress(index, net) => address::request(false, *index, *net, seq),
-            Self::DeleteAddress(index, net) => address::request(true, *index, *net, seq),
-            Self::SetNeighbour(index, addr, mac) => neighbour::set(*index, *addr, *mac, seq),
-            Self::DeleteNeighbour(index, addr) => neighbour::delete(*index, *addr, seq),
-            Self::SetForwarding(index, mac, to) => neighbour::set_forwarding(*index, *mac, *to, seq),
-            Self::DeleteForwarding(index, mac) => neighbour::delete_forwarding(*index, *mac, seq),
-            Self::SetRoute(route) => fib::set(route, seq),
-            Self::ClearWay(route) => fib::clear(route, seq),
-            Self::AddLocal(address, source, protocol) => local::add(*address, *source, *protocol, seq),
-            Self::DeleteLocal(address, protocol) => local::delete(*address, *protocol, seq),
-            Self::DeleteRoute(route) => fib::delete(route, seq),
-        }
-    }
-
-    /// Whether a refusal means that it is as wanted already.
-    const fn is_done(&self, errno: i32) -> bool {
-        match errno {
-            libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::ENXIO | libc::EADDRNOTAVAIL => self.deletes(),
-            libc::EEXIST => matches!(self, Self::AddAddress(..) | Self::AddVni(..) | Self::AddLocal(..)),
-            _ => false,
-        }
-    }
-}
-
-/// A change that the kernel did not make.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Its place among the changes that were asked for.
-    pub at: usize,
-    /// The kernel's error number.
-    pub errno: i32,
-    /// The kernel's own words, where it has any.
-    pub text: Option<String>,
-}
-
-impl Refusal {
-    /// Whether a route that is there may be the reason.
-    #[must_use]
-    pub const fn is_in_the_way(&self) -> bool {
-        self.errno == libc::EINVAL
-    }
-
-    /// Whether the interface is gone or down, whatever was to be done with it.
-    #[must_use]
-    pub const fn is_about_device(&self) -> bool {
-        matches!(self.errno, libc::ENODEV | libc::ENETDOWN)
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let error = io::Error::from_raw_os_error(self.errno);
-        match &self.text {
-            Some(text) => write!(f, "{error} ({text})"),
-            None => write!(f, "{error}"),
-        }
-    }
 }
 
 /// A connection to rtnetlink of the network namespace in which it was opened. One user at a time.
@@ -212,11 +82,38 @@ impl Rtnl {
     /// # Errors
     /// As [`Rtnl::links`].
     pub fn neighbours(&mut self, index: u32) -> Result<Vec<Neighbour>, RtnlError> {
+        self.neighbours_where(index, |_| true)
+    }
+
+    /// Those of them that are wanted, without keeping the others.
+    ///
+    /// # Errors
+    /// As [`Rtnl::links`].
+    pub fn neighbours_where(
+        &mut self,
+        index: u32,
+        wanted: impl Fn(&Neighbour) -> bool,
+    ) -> Result<Vec<Neighbour>, RtnlError> {
+        self.gather("list neighbours", |kernel, each| {
+            kernel.each_neighbour(index, |entry| {
+                if wanted(&entry) {
+                    each(entry)
+                }
+            })
+        })
+    }
+
+    /// Tells the same without keeping them; false if they changed meanwhile, so that not all are of one moment.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn each_neighbour(&mut self, index: u32, mut each: impl FnMut(Neighbour)) -> Result<bool, RtnlError> {
         let header = [AF_UNSPEC; NEIGHBOUR_HEADER];
         let filter = [(NDA_IFINDEX, index)];
-        self.list("list neighbours", RTM_GETNEIGH, &header, &filter, RTM_NEWNEIGH, |found, message| {
+        self.dump("list neighbours", RTM_GETNEIGH, &header, &filter, RTM_NEWNEIGH, |message| {
             let is_ip = neighbour::Header::read(message).is_some_and(|header| header.family != AF_BRIDGE);
-            found.extend(Neighbour::read(message).filter(|neighbour| is_ip && neighbour.index == index));
+            let found = Neighbour::read(message).filter(|neighbour| is_ip && neighbour.index == index);
+            found.into_iter().for_each(&mut each);
         })
     }
 
@@ -225,11 +122,20 @@ impl Rtnl {
     /// # Errors
     /// As [`Rtnl::links`].
     pub fn forwarding(&mut self, index: u32) -> Result<Vec<Forwarding>, RtnlError> {
+        self.gather("list forwarding entries", |kernel, each| kernel.each_forwarding(index, each))
+    }
+
+    /// Tells the same, as [`Rtnl::each_neighbour`] does.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn each_forwarding(&mut self, index: u32, mut each: impl FnMut(Forwarding)) -> Result<bool, RtnlError> {
         let mut header = [0; NEIGHBOUR_HEADER];
         header[0] = AF_BRIDGE;
         header[4..8].copy_from_slice(&index.to_ne_bytes());
-        self.list("list forwarding entries", RTM_GETNEIGH, &header, &[], RTM_NEWNEIGH, |found, message| {
-            found.extend(Forwarding::read(message).filter(|entry| entry.index == index));
+        self.dump("list forwarding entries", RTM_GETNEIGH, &header, &[], RTM_NEWNEIGH, |message| {
+            let found = Forwarding::read(message).filter(|entry| entry.index == index);
+            found.into_iter().for_each(&mut each);
         })
     }
 
@@ -238,13 +144,21 @@ impl Rtnl {
     /// # Errors
     /// As [`Rtnl::links`].
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>, RtnlError> {
+        self.gather("list routes", |kernel, each| kernel.each_route(filter, each))
+    }
+
+    /// Tells the same, as [`Rtnl::each_neighbour`] does.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn each_route(&mut self, filter: RouteFilter, mut each: impl FnMut(Route)) -> Result<bool, RtnlError> {
         let (header, attributes) = filter.request();
-        let result = self.list("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |found, message| {
-            found.extend(Route::read(message).filter(|route| filter.wants(route)));
+        let result = self.dump("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |message| {
+            Route::read(message).filter(|route| filter.wants(route)).into_iter().for_each(&mut each);
         });
         match result {
             // A filter for a table that was never used.
-            Err(RtnlError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+            Err(RtnlError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(true),
             other => other,
         }
     }
@@ -255,10 +169,12 @@ impl Rtnl {
     /// As [`Rtnl::links`].
     pub fn default_routes(&mut self, ipv6: bool) -> Result<Vec<Route>, RtnlError> {
         let filter = RouteFilter { ipv6, table: super::TABLE_MAIN, protocol: None, index: None };
-        let (header, attributes) = filter.request();
-        self.list("list routes", RTM_GETROUTE, &header, &attributes, RTM_NEWROUTE, |found, message| {
-            let is_default = |route: &Route| route.destination.prefix_len() == 0 && filter.wants(route);
-            found.extend(Route::read(message).filter(is_default));
+        self.gather("list routes", |kernel, each| {
+            kernel.each_route(filter, |route| {
+                if route.destination.prefix_len() == 0 {
+                    each(route);
+                }
+            })
         })
     }
 
@@ -292,16 +208,24 @@ impl Rtnl {
         entry: bool,
         read: impl Fn(&Received<'_>) -> Option<T>,
     ) -> Result<Option<T>, RtnlError> {
-        const WHAT: &str = "look up a route";
+        self.ask("look up a route", |seq| fib::lookup(addr, entry, seq), read)
+    }
+
+    /// Asks for one thing; `None` if the kernel has none.
+    pub(super) fn ask<T>(
+        &mut self,
+        what: &'static str,
+        request: impl Fn(u32) -> Message,
+        read: impl Fn(&Received<'_>) -> Option<T>,
+    ) -> Result<Option<T>, RtnlError> {
         self.seq = self.seq.wrapping_add(1);
-        let request = fib::lookup(addr, entry, self.seq).finish()?;
-        self.socket.send(&request).map_err(failed(WHAT))?;
+        self.socket.send(&request(self.seq).finish()?).map_err(failed(what))?;
         let mut found = None;
         let result = self.socket.answer(self.seq, &mut self.buffer, |message| found = read(message));
         match result {
             Ok(_) => Ok(found),
             Err(Broken::Refused(_)) => Ok(None),
-            Err(broken) => Err(failed(WHAT)(broken.into())),
+            Err(broken) => Err(failed(what)(broken.into())),
         }
     }
 
@@ -368,28 +292,60 @@ impl Rtnl {
         read: impl Fn(&mut Vec<T>, &Received<'_>),
     ) -> Result<Vec<T>, RtnlError> {
         for _ in 0..ATTEMPTS {
-            self.seq = self.seq.wrapping_add(1);
-            let mut request = Message::new(kind, REQUEST | DUMP, self.seq, header);
-            for (kind, number) in numbers {
-                request.put(*kind, &number.to_ne_bytes());
-            }
-            self.socket.send(&request.finish()?).map_err(failed(what))?;
             let mut found = Vec::new();
-            let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
-                if message.header.kind == wanted {
-                    read(&mut found, message);
-                }
-            });
-            match result {
-                Ok(true) => return Ok(found),
-                Ok(false) => {}
-                Err(Broken::Refused(failure)) if matches!(failure.errno, libc::EINTR | libc::EAGAIN) => {}
-                Err(broken) => return Err(failed(what)(broken.into())),
+            if self.dump(what, kind, header, numbers, wanted, |message| read(&mut found, message))? {
+                return Ok(found);
             }
         }
-        let source = io::Error::new(io::ErrorKind::Interrupted, "they changed each time they were read");
-        Err(failed(what)(source))
+        Err(failed(what)(restless()))
     }
+
+    /// Keeps what is told, of one moment.
+    pub(super) fn gather<T>(
+        &mut self,
+        what: &'static str,
+        tell: impl Fn(&mut Self, &mut dyn FnMut(T)) -> Result<bool, RtnlError>,
+    ) -> Result<Vec<T>, RtnlError> {
+        for _ in 0..ATTEMPTS {
+            let mut found = Vec::new();
+            if tell(self, &mut |one| found.push(one))? {
+                return Ok(found);
+            }
+        }
+        Err(failed(what)(restless()))
+    }
+
+    /// False if something changed meanwhile, so that what was told is not of one moment.
+    pub(super) fn dump(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        header: &[u8],
+        numbers: &[(u16, u32)],
+        wanted: u16,
+        mut each: impl FnMut(&Received<'_>),
+    ) -> Result<bool, RtnlError> {
+        self.seq = self.seq.wrapping_add(1);
+        let mut request = Message::new(kind, REQUEST | DUMP, self.seq, header);
+        for (kind, number) in numbers {
+            request.put(*kind, &number.to_ne_bytes());
+        }
+        self.socket.send(&request.finish()?).map_err(failed(what))?;
+        let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
+            if message.header.kind == wanted {
+                each(message);
+            }
+        });
+        match result {
+            Ok(whole) => Ok(whole),
+            Err(Broken::Refused(failure)) if matches!(failure.errno, libc::EINTR | libc::EAGAIN) => Ok(false),
+            Err(broken) => Err(failed(what)(broken.into())),
+        }
+    }
+}
+
+fn restless() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "they changed each time they were read")
 }
 
 pub(super) fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RtnlError {

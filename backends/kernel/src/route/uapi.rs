@@ -1,4 +1,4 @@
-//! Numbers of `linux/rtnetlink.h`, `linux/if_link.h`, `linux/neighbour.h` and `linux/lwtunnel.h`.
+//! Numbers of `linux/rtnetlink.h`, `linux/if_link.h`, `linux/neighbour.h`, `linux/nexthop.h` and `linux/lwtunnel.h`.
 
 pub(super) const RTM_NEWLINK: u16 = 16;
 pub(super) const RTM_DELLINK: u16 = 17;
@@ -14,6 +14,10 @@ pub(super) const RTM_NEWNEIGH: u16 = 28;
 pub(super) const RTM_NEWNETCONF: u16 = 80;
 pub(super) const RTM_DELNEIGH: u16 = 29;
 pub(super) const RTM_GETNEIGH: u16 = 30;
+/// Nexthop objects, Linux 5.3.
+pub(super) const RTM_NEWNEXTHOP: u16 = 104;
+pub(super) const RTM_DELNEXTHOP: u16 = 105;
+pub(super) const RTM_GETNEXTHOP: u16 = 106;
 pub(super) const RTM_NEWTUNNEL: u16 = 120;
 pub(super) const RTM_DELTUNNEL: u16 = 121;
 pub(super) const RTM_GETTUNNEL: u16 = 122;
@@ -95,6 +99,15 @@ pub(super) const RT_SCOPE_LINK: u8 = 253;
 pub(super) const RT_SCOPE_HOST: u8 = 254;
 pub(super) const RT_SCOPE_NOWHERE: u8 = 255;
 
+pub(super) const NHA_ID: u16 = 1;
+pub(super) const NHA_GROUP: u16 = 2;
+pub(super) const NHA_BLACKHOLE: u16 = 4;
+pub(super) const NHA_OIF: u16 = 5;
+pub(super) const NHA_GATEWAY: u16 = 6;
+pub(super) const NHA_ENCAP_TYPE: u16 = 7;
+pub(super) const NHA_ENCAP: u16 = 8;
+pub(super) const NHA_FDB: u16 = 11;
+
 pub(super) const LWTUNNEL_ENCAP_IP: u16 = 2;
 pub(super) const LWTUNNEL_ENCAP_IP6: u16 = 4;
 pub(super) const LWTUNNEL_IP_ID: u16 = 1;
@@ -112,10 +125,12 @@ pub(super) const RTNLGRP_IPV6_IFADDR: u32 = 9;
 pub(super) const RTNLGRP_IPV6_ROUTE: u32 = 11;
 pub(super) const RTNLGRP_IPV4_NETCONF: u32 = 24;
 pub(super) const RTNLGRP_IPV6_NETCONF: u32 = 25;
+pub(super) const RTNLGRP_NEXTHOP: u32 = 32;
 
-/// Sizes of `ifinfomsg`, `ifaddrmsg`, `ndmsg`, `rtmsg` and `tunnel_msg`.
+/// Sizes of `ifinfomsg`, `ifaddrmsg`, `ndmsg`, `rtmsg`, `nhmsg` and `tunnel_msg`.
 pub(super) const LINK_HEADER: usize = 16;
 pub(super) const ADDRESS_HEADER: usize = 8;
 pub(super) const NEIGHBOUR_HEADER: usize = 12;
 pub(super) const ROUTE_HEADER: usize = 12;
+pub(super) const HOP_HEADER: usize = 8;
 pub(super) const TUNNEL_HEADER: usize = 8;
