@@ -39,6 +39,12 @@ users:
   user:
     tokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
 ";
+/// The same settings without a limit of tracked connections, which only the machine's own network namespace can set; whether it has
+/// to be set depends on the number of processors.
+pub fn without_limit(config: &str) -> String {
+    config.replace("maxPerCore: null", "maxPerCore: 0")
+}
+
 const TOKEN: &str = "token-of-the-service-account";
 pub const AUTHORITY: &str = "\
 -----BEGIN CERTIFICATE-----
@@ -229,8 +235,7 @@ fn init_only_makes_the_node_forward_where_there_is_an_overlay() {
     if !can_run() {
         return;
     }
-    // The limit of the whole machine can be set by its own namespace alone; whether it must be depends on the processors.
-    let pod = Pod::new(&config().replace("maxPerCore: null", "maxPerCore: 0"));
+    let pod = Pod::new(&without_limit(&config()));
     let node = pod.place("a");
     let paths = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv6/conf/eth0/accept_ra"];
     let set = |values: [&str; 3]| {

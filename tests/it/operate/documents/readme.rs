@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::scene::{NODE_PORT, Scene};
 use super::step::{Step, asks, ends, play, stays};
-use crate::operate::drop_in::{CONFIG, KUBECONFIG};
+use crate::operate::drop_in::{CONFIG, KUBECONFIG, without_limit};
 use crate::program::{METRICS_PORT, tables};
 
 /// What lies where no program has to be.
@@ -64,7 +64,7 @@ const STEPS: &[Step] = &[
     ),
     ends(
         "fairlead --config=config.conf --init-only",
-        |_| (),
+        |scene| scene.write("config.conf", &without_limit(CONFIG)),
         |scene, _| {
             let kept = scene.run("cat /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established");
             assert_eq!(kept.trim(), "86400", "the default of kube-proxy");
