@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fairlead_plan::{Plan, Report, SyncError};
 use tokio::sync::mpsc;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, field, info, warn};
 
 use crate::guard::Doubt;
 use crate::metrics::{Cause, Synced};
@@ -247,8 +247,8 @@ impl Reconciler {
         if outcome.full {
             info!(services, writes = report.writes, took = ?outcome.took, "the kernel carries out the plan");
         } else {
-            let since_event = waited.iter().max().copied().unwrap_or_default();
-            debug!(services, writes = report.writes, took = ?outcome.took, ?since_event, "synced");
+            let since_event = waited.iter().max().map(field::debug);
+            debug!(services, writes = report.writes, took = ?outcome.took, since_event, "synced");
         }
         let synced =
             Synced { report, took: outcome.took, full: outcome.full, waited: &waited, triggers: &triggers, at };

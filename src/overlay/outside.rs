@@ -215,6 +215,7 @@ impl Outside {
         self.up |= up;
         self.metrics.overlay_peers(peers.counts(), peers.troubles().count(), failing, up);
         let ends: Vec<IpAddr> = peers.ends().collect();
+        // Everybody who waits for this shares one list; most changes leave it as it is.
         let known = Arc::clone(&self.installed.borrow().ends);
         let ends = if *known == *ends { known } else { ends.into() };
         let half = |family: Family| local.halves[family].as_ref();

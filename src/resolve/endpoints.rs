@@ -80,35 +80,25 @@ impl<'a> Candidates<'a> {
     /// What policy Cluster may use.
     pub(super) fn cluster(&self, around: Surroundings<'_>) -> Vec<Endpoint> {
         let topology = self.topology(&around.settings.node_name, around.node);
-        let ready = self.ready().filter(|candidate| topology.allows(candidate.hints()));
-        let ready = self.gathered(ready);
-        if !ready.is_empty() {
-            return ready;
-        }
-        self.gathered(self.list.iter().filter(|candidate| candidate.is_last_resort()))
-    }
-
-    /// Room for all candidates is asked for once.
-    fn gathered<'c>(&self, chosen: impl Iterator<Item = &'c Candidate<'a>>) -> Vec<Endpoint>
-    where
-        'a: 'c,
-    {
-        let mut all = Vec::with_capacity(self.list.len());
-        all.extend(chosen.map(endpoint));
-        all
+        self.chosen(|candidate| topology.allows(candidate.hints()), |_| true)
     }
 
     /// What policy Local may use. Topology has no say in it.
     pub(super) fn local(&self) -> Vec<Endpoint> {
-        let ready: Vec<_> = self.ready().filter(|candidate| candidate.endpoint.local).map(endpoint).collect();
-        if !ready.is_empty() {
-            return ready;
+        let is_local = |candidate: &Candidate<'_>| candidate.endpoint.local;
+        self.chosen(is_local, is_local)
+    }
+
+    /// Those of the ready ones, or else those of the last resort.
+    fn chosen(&self, ready: impl Fn(&Candidate<'_>) -> bool, last: impl Fn(&Candidate<'_>) -> bool) -> Vec<Endpoint> {
+        // Room for all is asked for once.
+        let mut chosen = Vec::with_capacity(self.list.len());
+        chosen.extend(self.ready().filter(|candidate| ready(candidate)).map(endpoint));
+        if chosen.is_empty() {
+            let resort = self.list.iter().filter(|candidate| candidate.is_last_resort());
+            chosen.extend(resort.filter(|candidate| last(candidate)).map(endpoint));
         }
-        self.list
-            .iter()
-            .filter(|candidate| candidate.endpoint.local && candidate.is_last_resort())
-            .map(endpoint)
-            .collect()
+        chosen
     }
 
     /// Whether policy Local has something to use.

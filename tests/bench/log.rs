@@ -11,8 +11,8 @@ use serde_json::Value;
 /// What makes the program log each sync, and nothing else at that level.
 pub const FILTER: &str = "warn,fairlead::reconcile=debug";
 
-/// The time from the event to the kernel of each sync, as it is logged. Nobody has to ask for it: a scrape between two changes is
-/// half of all that the program does then, and empties the caches of the processor.
+/// The time from the event to the kernel of each sync, as it is logged. Nobody has to ask for it: an answer of `/metrics` between two
+/// changes would be work of its own, which wakes the program and moves other things through the caches.
 pub struct Log(Receiver<Duration>);
 
 impl Log {

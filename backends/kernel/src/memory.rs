@@ -81,7 +81,7 @@ pub fn give_back() {
 /// To be called before the first thread is started; C libraries other than glibc do it in their own way.
 pub fn set_up_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the function sets a parameter of the allocator under its own lock. An error means that it stays as it was.
+    // SAFETY: each call sets a parameter of the allocator under its own lock. An error means that it stays as it was.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_MXFAST, 0);

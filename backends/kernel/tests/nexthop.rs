@@ -1,57 +1,28 @@
 //! Nexthop objects on a real kernel, compared with what `ip` says.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::net::IpAddr;
-use std::process::Command;
+mod machine;
 
-use fairlead_kernel::netns;
 use fairlead_kernel::route::{
     Change, Encap, HopObject, Listener, NextHop, Route, RouteFilter, Rtnl, TABLE_MAIN, VXLAN_PORT, Vxlan, VxlanSpec,
     Write,
 };
 
+use machine::{addr, all, in_namespace, index, ip};
+
 const PROTOCOL: u8 = 86;
 const ID: u32 = 0x8000_0001;
 
-fn ip(args: &str) -> String {
-    let output = Command::new("ip").args(args.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn addr(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-/// A fresh namespace with an interface `eth0`, and an external VXLAN device of this index.
+/// An external VXLAN device of this index, beside the interface.
 fn with_device(work: impl FnOnce(&mut Rtnl, u32) + Send) {
-    std::thread::scope(|scope| {
-        let inside = || {
-            netns::unshare().unwrap();
-            for line in [
-                "link set lo up",
-                "link add eth0 type veth peer name far",
-                "link set far up",
-                "link set eth0 up",
-                "addr add 192.168.205.4/24 dev eth0",
-                "addr add fd00:205::4/64 dev eth0 nodad",
-            ] {
-                ip(line);
-            }
-            let mut rtnl = Rtnl::open().unwrap();
-            let vxlan = Vxlan { external: true, vnifilter: true, port: VXLAN_PORT, ..Vxlan::default() };
-            let mac = "0e:00:00:00:00:01".parse().unwrap();
-            let spec = VxlanSpec { name: "flannel.1".into(), mac, mtu: 1430, vxlan };
-            all(&mut rtnl, &[Write::CreateVxlan(spec)]);
-            let index = rtnl.links().unwrap().into_iter().find(|link| link.name == "flannel.1").unwrap().index;
-            work(&mut rtnl, index);
-        };
-        scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    in_namespace(|rtnl, _| {
+        let vxlan = Vxlan { external: true, vnifilter: true, port: VXLAN_PORT, ..Vxlan::default() };
+        let mac = "0e:00:00:00:00:01".parse().unwrap();
+        let spec = VxlanSpec { name: "flannel.1".into(), mac, mtu: 1430, vxlan };
+        all(rtnl, &[Write::CreateVxlan(spec)]);
+        let device = index(rtnl, "flannel.1");
+        work(rtnl, device);
     });
-}
-
-fn all(rtnl: &mut Rtnl, writes: &[Write]) {
-    assert_eq!(rtnl.write(writes).unwrap(), []);
 }
 
 fn packed(id: u32, gateway: &str, index: u32, end: &str) -> HopObject {

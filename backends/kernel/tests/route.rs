@@ -1,56 +1,15 @@
 //! Links, addresses, neighbours, forwarding entries and routes on a real kernel, compared with what `ip` and `bridge` say.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::net::IpAddr;
-use std::process::Command;
+mod machine;
 
-use fairlead_kernel::netns;
 use fairlead_kernel::route::{
     Change, Encap, Listener, Mac, NextHop, Route, RouteFilter, Rtnl, TABLE_MAIN, VXLAN_PORT, Vxlan, VxlanSpec, Write,
 };
 
+use machine::{addr, all, in_namespace, index, ip, program};
+
 const PROTOCOL: u8 = 86;
-
-fn ip(args: &str) -> String {
-    program("ip", args)
-}
-
-fn program(program: &str, args: &str) -> String {
-    let output = Command::new(program).args(args.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "{program} {args}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A fresh namespace with an interface `eth0` that has an address of each family, 1,500 bytes long.
-fn in_namespace(work: impl FnOnce(&mut Rtnl, u32) + Send) {
-    std::thread::scope(|scope| {
-        let inside = || {
-            netns::unshare().unwrap();
-            for line in [
-                "link set lo up",
-                "link add eth0 type veth peer name far",
-                "link set far up",
-                "link set eth0 up",
-                "addr add 192.168.205.4/24 dev eth0",
-                "addr add fd00:205::4/64 dev eth0 nodad",
-            ] {
-                ip(line);
-            }
-            let mut rtnl = Rtnl::open().unwrap();
-            let eth0 = index(&mut rtnl, "eth0");
-            work(&mut rtnl, eth0);
-        };
-        scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
-}
-
-fn index(rtnl: &mut Rtnl, name: &str) -> u32 {
-    rtnl.links().unwrap().into_iter().find(|link| link.name == name).unwrap().index
-}
-
-fn addr(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
 
 fn mac(text: &str) -> Mac {
     text.parse().unwrap()
@@ -59,10 +18,6 @@ fn mac(text: &str) -> Mac {
 fn device(name: &str, local: &str, mtu: u32, lower: u32) -> VxlanSpec {
     let vxlan = Vxlan { vni: 1, lower, local: Some(addr(local)), port: VXLAN_PORT, ..Vxlan::default() };
     VxlanSpec { name: name.into(), mac: mac("0e:00:00:00:00:01"), mtu, vxlan }
-}
-
-fn all(rtnl: &mut Rtnl, writes: &[Write]) {
-    assert_eq!(rtnl.write(writes).unwrap(), []);
 }
 
 fn onlink(destination: &str, gateway: &str, index: u32, encap: Option<Encap>) -> Route {

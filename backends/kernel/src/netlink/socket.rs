@@ -103,10 +103,7 @@ impl Socket {
             buffer.clear();
             let waiting = self.receive(&mut [], wait, libc::MSG_PEEK | libc::MSG_TRUNC)?.0;
             buffer.reserve(waiting.max(RECEIVE_MIN));
-            let (len, sender) = self.receive(buffer.spare_capacity_mut(), Wait::No, 0)?;
-            if sender == 0 {
-                // SAFETY: the kernel wrote `len` bytes at the start of the spare capacity, which is no smaller.
-                unsafe { buffer.set_len(len) };
+            if self.fill(buffer, Wait::No)?.is_some() {
                 return Ok(());
             }
         }
@@ -121,18 +118,29 @@ impl Socket {
         loop {
             buffer.clear();
             buffer.reserve(RECEIVE_MIN);
-            let space = buffer.spare_capacity_mut();
-            let room = space.len();
-            let (len, sender) = self.receive(space, wait, libc::MSG_TRUNC)?;
-            if len > room {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "an acknowledgement of this length is none"));
-            }
-            if sender == 0 {
-                // SAFETY: the kernel wrote `len` bytes at the start of the spare capacity, which is no smaller.
-                unsafe { buffer.set_len(len) };
-                return Ok(());
+            match self.fill(buffer, wait)? {
+                None => {}
+                Some(len) if len == buffer.len() => return Ok(()),
+                Some(_) => {
+                    let what = "an acknowledgement of this length is none";
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                }
             }
         }
+    }
+
+    /// Receives a datagram into an empty buffer, as far as there is room, and says how long it is; `None` if it did not come from
+    /// the kernel.
+    fn fill(&self, buffer: &mut Vec<u8>, wait: Wait) -> io::Result<Option<usize>> {
+        let space = buffer.spare_capacity_mut();
+        let room = space.len();
+        let (len, sender) = self.receive(space, wait, libc::MSG_TRUNC)?;
+        if sender != 0 {
+            return Ok(None);
+        }
+        // SAFETY: the kernel wrote so many bytes at the start of the spare capacity, which is no smaller; the buffer is empty.
+        unsafe { buffer.set_len(len.min(room)) };
+        Ok(Some(len))
     }
 
     /// This socket's address: what the kernel writes into the `port` of notifications about changes made through it.

@@ -291,13 +291,9 @@ impl Rtnl {
         wanted: u16,
         read: impl Fn(&mut Vec<T>, &Received<'_>),
     ) -> Result<Vec<T>, RtnlError> {
-        for _ in 0..ATTEMPTS {
-            let mut found = Vec::new();
-            if self.dump(what, kind, header, numbers, wanted, |message| read(&mut found, message))? {
-                return Ok(found);
-            }
-        }
-        Err(failed(what)(restless()))
+        self.whole(what, |kernel, found| {
+            kernel.dump(what, kind, header, numbers, wanted, |message| read(found, message))
+        })
     }
 
     /// Keeps what is told, of one moment.
@@ -306,13 +302,23 @@ impl Rtnl {
         what: &'static str,
         tell: impl Fn(&mut Self, &mut dyn FnMut(T)) -> Result<bool, RtnlError>,
     ) -> Result<Vec<T>, RtnlError> {
+        self.whole(what, |kernel, found| tell(kernel, &mut |one| found.push(one)))
+    }
+
+    /// Tries again until what is found is of one moment.
+    fn whole<T>(
+        &mut self,
+        what: &'static str,
+        fill: impl Fn(&mut Self, &mut Vec<T>) -> Result<bool, RtnlError>,
+    ) -> Result<Vec<T>, RtnlError> {
         for _ in 0..ATTEMPTS {
             let mut found = Vec::new();
-            if tell(self, &mut |one| found.push(one))? {
+            if fill(self, &mut found)? {
                 return Ok(found);
             }
         }
-        Err(failed(what)(restless()))
+        let source = io::Error::new(io::ErrorKind::Interrupted, "they changed each time they were read");
+        Err(failed(what)(source))
     }
 
     /// False if something changed meanwhile, so that what was told is not of one moment.
@@ -342,10 +348,6 @@ impl Rtnl {
             Err(broken) => Err(failed(what)(broken.into())),
         }
     }
-}
-
-fn restless() -> io::Error {
-    io::Error::new(io::ErrorKind::Interrupted, "they changed each time they were read")
 }
 
 pub(super) fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RtnlError {
