@@ -122,7 +122,7 @@
 //!
 //! Not used to write to the kernel: the crate `rtnetlink`, whose 52,000 lines of packet types would be the slow part of the
 //! build, brings an async runtime where a thread blocks, and pipelines requests of which a refusal is hard to place; the
-//! 1,300 lines of [`fairlead_kernel::route`] write 30,000 objects in 60 datagrams; the crate `nftables` runs the `nft` program (1.5 s and 240 MB for 100,000 elements where the
+//! 1,800 lines of [`fairlead_kernel::route`] write 30,000 objects in 60 datagrams; the crate `nftables` runs the `nft` program (1.5 s and 240 MB for 100,000 elements where the
 //! kernel needs 0.1 s, and nft 1.0.6 cannot create our maps from JSON); the crate `ipset` cannot add the sets that ipvs mode
 //! needs and links a GPL library; the registry's crates for IPVS panic on unknown attributes or lack persistence, so
 //! `backends/ipvs-rs` is one of our own.
@@ -133,6 +133,7 @@
 //! named by sentences. Files aim at 250 lines and stop at 400, functions at 50.
 #![forbid(unsafe_code)]
 
+pub mod colour;
 pub mod config;
 pub mod conntrack;
 pub mod counters;

@@ -1,9 +1,9 @@
 //! `fairlead`: see the library's documentation.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use fairlead::colour;
 use fairlead::config::{self, Command, EXIT_USAGE, LogFormat, LogSettings};
 use fairlead::overlay::{list, probe, trace};
 use fairlead::{explain, render, run, services, status};
@@ -63,9 +63,9 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
 
 fn log(settings: LogSettings) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(settings.filter()));
-    // Whoever collects logs gets text; the builder's own answer to NO_COLOR would be overruled.
-    let has_colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colours);
+    // Whoever collects logs gets text: the builder would look at NO_COLOR alone.
+    let colours = colour::is_wanted(&std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match settings.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -1,12 +1,10 @@
 //! `fairlead services`: what the running program on this node knows of Services, as a table or as JSON.
 
-use std::io::IsTerminal;
-
 use anyhow::{Context, bail};
 
-use crate::config;
 use crate::local::{self, DEFAULT_SOCKET, ServiceView};
 use crate::overlay::list;
+use crate::{colour, config};
 
 /// What the columns of the table say.
 pub(crate) const HEADS: [&str; 8] =
@@ -28,7 +26,7 @@ pub fn services(settings: &config::Services) -> anyhow::Result<()> {
     if settings.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colours = colour::is_wanted(&std::io::stdout());
         let rows: Vec<_> = all.iter().map(|service| (row(service), service.endpoints.is_empty())).collect();
         print!("{}", list::table(&HEADS, &rows, colours));
     }

@@ -1,6 +1,5 @@
 //! The command itself: asks once, or again and again.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
@@ -9,8 +8,8 @@ use anyhow::bail;
 use fairlead_plan::{Packet, Protocol};
 
 use super::{Explanation, From, Kernel, Style, To, packet, text};
-use crate::config;
 use crate::local;
+use crate::{colour, config};
 
 /// Between two looks with `--watch`.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -74,7 +73,7 @@ fn print(settings: &config::Explain, found: &[Explanation], again: bool) -> anyh
         println!("{list}");
         return Ok(());
     }
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = colour::is_wanted(&std::io::stdout());
     let pages: Vec<String> = found.iter().map(|one| text(one, Style::new(colours))).collect();
     let rule = if again { "\n" } else { "" };
     print!("{rule}{}", pages.join("\n"));

@@ -1,7 +1,6 @@
 //! `fairlead overlay list`: the ways to pods of other nodes, read from the kernel, never from anybody's memory.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -12,6 +11,7 @@ use super::annotation::Prefix;
 use super::diff::{self, PROTOCOL};
 use super::facts::Facts;
 use super::ways::{self, Held, Way};
+use crate::colour;
 use crate::config::OverlayList;
 use crate::object::Object;
 use crate::watch::{NodeScope, read_files};
@@ -38,7 +38,7 @@ pub fn list(settings: &OverlayList) -> anyhow::Result<()> {
     } else if ways.is_empty() {
         println!("There is no way to pods of other nodes.");
     } else {
-        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colours = colour::is_wanted(&std::io::stdout());
         let rows: Vec<_> = ways.iter().map(|way| (row(way), !way.drift.is_empty())).collect();
         print!("{}", table(&HEADS, &rows, colours));
     }

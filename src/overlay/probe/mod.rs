@@ -10,7 +10,6 @@ mod question;
 mod resolution;
 mod rounds;
 
-use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use self::rounds::{Ask, Rounds};
 use super::facts::Facts;
 use super::list;
 use super::ways::{self, Held, Pieces, Way};
+use crate::colour;
 use crate::config::OverlayProbe;
 
 /// The small packet, bytes: an IPv6 header, that of ICMP, and some content.
@@ -89,7 +89,7 @@ pub fn probe(settings: &OverlayProbe) -> anyhow::Result<()> {
     } else if findings.is_empty() {
         println!("There is no way to pods of other nodes.");
     } else {
-        let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colours = colour::is_wanted(&std::io::stdout());
         let rows = findings.iter().map(|finding| (row(finding), !finding.is_well())).collect::<Vec<_>>();
         print!("{}", list::table(&HEADS, &rows, colours));
     }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use fairlead_lab::{Feature, needs};
 
-use crate::program::run_here;
+use crate::program::{BINARY, run_here};
 
 /// Sources the script and asks what may stand in the place of the last word.
 const ASK: &str = "\
@@ -110,6 +110,17 @@ fn every_command_has_a_manual_page_without_mistakes() {
     let output = run_here(&["man", "overlay", "nothing"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && said.contains("list, probe, trace"), "{said}");
+}
+
+#[test]
+fn a_log_that_no_terminal_shows_has_no_colours() {
+    let mut command = Command::new(BINARY);
+    command.args(["--manifests=/no/such/directory", "--profiling", "--oom-score-adj=0", "--conntrack-max-per-core=0"]);
+    command.args(["--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0"]);
+    // Other tests set NO_COLOR, under which there are none in any case.
+    let output = command.env_remove("NO_COLOR").env_remove("RUST_LOG").output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains(" WARN ") && !log.contains('\u{1b}'), "{log:?}");
 }
 
 /// Without the backspaces by which terminals of old were told what is bold.
