@@ -43,6 +43,11 @@ impl Deny {
             },
         };
         let started = Instant::now();
+        // It reads the manifests of all dependencies, also of those for other systems, which no build has brought.
+        let fetched = run(root, "cargo", &["fetch", "--locked"], &[]);
+        if !fetched.good {
+            return fetched;
+        }
         let arguments =
             ["--locked", "--offline", "--workspace", "--config", ".deny.toml", "check", "bans", "licenses", "sources"];
         let mut outcome = run(root, &program.to_string_lossy(), &arguments, &[]);
