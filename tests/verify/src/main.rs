@@ -8,15 +8,17 @@
 //!   run        one command: its output kept, its time taken
 //!   sources    checks that read the sources: unsafe, length
 //!   documents  checks that read the pages: their commands, paths and links
+//!   failures   why tests failed, in a few lines each
 //!   tally      counts tests in the output of cargo test
 //! ```
 //!
-//! Each check prints its name and time as it ends; the whole output of those that failed follows; the last line counts. The
-//! crate uses nothing but the standard library, so that it is built in a second.
+//! Each check prints its name and time as it ends; the whole output of those that failed follows, then why each test failed; the
+//! last line counts. The crate uses nothing but the standard library, so that it is built in a second.
 #![forbid(unsafe_code)]
 
 mod checks;
 mod documents;
+mod failures;
 mod machine;
 mod manifest_tools;
 mod run;
@@ -105,6 +107,9 @@ impl Report {
         }
         for line in &self.tally.skipped {
             say(line);
+        }
+        for (_, output) in &self.failed {
+            failures::digest(output).iter().for_each(|told| say(told));
         }
         let failed = self.failed.len() as u64;
         let minutes = started.elapsed().as_secs_f64() / 60.0;
