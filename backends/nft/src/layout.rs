@@ -43,6 +43,7 @@ impl Keyspace {
 
 /// The names of the constant sets and maps.
 pub struct Names {
+    frontends: [Name; 2],
     from: [[Name; 3]; 2],
     endpoints: [Name; 2],
     /// Addresses whose unused ports are refused.
@@ -72,6 +73,7 @@ pub static NAMES: LazyLock<Names> = LazyLock::new(|| {
     let from =
         |space: Keyspace| Origin::ALL.map(|origin| format!("{}from-{}", space.prefix(), origin_name(origin)).into());
     Names {
+        frontends: Keyspace::BOTH.map(|space| format!("{}frontends", space.prefix()).into()),
         from: Keyspace::BOTH.map(from),
         endpoints: Keyspace::BOTH.map(|space| format!("{}endpoints", space.prefix()).into()),
         cluster_ips: "cluster-ips".into(),
@@ -88,7 +90,12 @@ pub static NAMES: LazyLock<Names> = LazyLock::new(|| {
 });
 
 impl Names {
-    /// The map from frontend to action for packets of this origin.
+    /// The map from frontend to action, of frontends that lead packets of every origin to the same place: nearly all.
+    pub fn frontends(&self, space: Keyspace) -> &Name {
+        &self.frontends[space as usize]
+    }
+
+    /// The map from frontend to action for packets of this origin, of frontends that lead each origin elsewhere.
     pub fn from(&self, space: Keyspace, origin: Origin) -> &Name {
         &self.from[space as usize][origin as usize]
     }
@@ -123,12 +130,14 @@ pub const fn pool_name(pool: Pool) -> &'static str {
 pub mod number {
     use std::net::SocketAddr;
 
-    use super::{Keyspace, Pool, ServiceKey};
+    use super::{Keyspace, Origin, Pool, ServiceKey};
     use crate::element::Bytes;
 
-    /// The source is translated as well. Not part of the look-up in `actions`.
-    pub const MASQUERADE: u32 = 1 << 28;
-    const NODE_PORT: u32 = 1 << 29;
+    const MASQUERADE_PODS: u32 = 1 << 28;
+    const MASQUERADE_OTHERS: u32 = 1 << 29;
+    /// Whose source is translated as well. Not part of the look-up in `actions`.
+    pub const MASQUERADE: u32 = MASQUERADE_PODS | MASQUERADE_OTHERS;
+    const NODE_PORT: u32 = 1 << 27;
     const LOCAL: u32 = 1 << 30;
     const STICKY: u32 = 1 << 31;
     /// Set in every number that names an endpoint in an affinity map, and in no priority that other programs use.
@@ -137,6 +146,14 @@ pub mod number {
     pub const REFUSE: u32 = 0x0fff_fff1;
     /// Do not answer.
     pub const DROP: u32 = 0x0fff_fff2;
+
+    /// The source of packets of this origin is translated as well.
+    pub const fn masquerade(origin: Origin) -> u32 {
+        match origin {
+            Origin::Pod => MASQUERADE_PODS,
+            Origin::Node | Origin::Outside => MASQUERADE_OTHERS,
+        }
+    }
 
     const fn pool_bit(pool: Pool) -> u32 {
         match pool {
@@ -200,6 +217,7 @@ pub fn sets() -> Vec<Set> {
             Keyspace::Address => (ADDRESS_KEY, ADDRESS_SLOT, ADDRESS_SLOT_FIELDS),
             Keyspace::NodePort => (NODE_PORT_KEY, NODE_PORT_SLOT, NODE_PORT_SLOT_FIELDS),
         };
+        sets.push(Set::new(Name::clone(names.frontends(space)), key, Value::Data(NUMBER)));
         for origin in Origin::ALL {
             sets.push(Set::new(Name::clone(names.from(space, origin)), key, Value::Data(NUMBER)));
         }

@@ -16,7 +16,7 @@ pub struct Objects {
     pub elements: Vec<Element>,
     /// Elements that several services may need, for example both ports of one ClusterIP; sorted, no doubles.
     pub shared: Vec<Element>,
-    /// Pool sizes that need a chain beyond [`structure::READY_COUNTS`].
+    /// Pool sizes that need a chain beyond [`structure::ready_count`].
     pub counts: Vec<(Keyspace, Pool, u32)>,
     /// Sets of a service with session affinity.
     pub sets: Vec<Set>,
@@ -82,9 +82,14 @@ fn frontend(service: &Service, frontend: &Frontend, known: Option<&Pools>, objec
         FrontendAddr::NodePort(_) => Keyspace::NodePort,
     };
     let key = key(service.key.protocol, frontend.addr());
-    for origin in Origin::ALL {
-        let value = action(service, space, service.route(frontend).from(origin));
-        objects.elements.push(Element::pair(NAMES.from(space, origin), key, Bytes::EMPTY.number(value)));
+    let numbers = Origin::ALL.map(|origin| action(service, space, service.route(frontend).from(origin), origin));
+    if let Some(number) = for_all(numbers) {
+        objects.elements.push(Element::pair(NAMES.frontends(space), key, Bytes::EMPTY.number(number)));
+    } else {
+        let each = Origin::ALL.into_iter().zip(numbers);
+        objects.elements.extend(
+            each.map(|(origin, number)| Element::pair(NAMES.from(space, origin), key, Bytes::EMPTY.number(number))),
+        );
     }
     if service.affinity.is_none() {
         for pool in pools_of(service, frontend) {
@@ -125,13 +130,21 @@ fn endpoints(
         }
     }
     let count = count(endpoints);
-    if count > structure::READY_COUNTS {
+    if count > structure::ready_count(space, pool) {
         objects.counts.push((space, pool, count));
     }
 }
 
-/// The number that says what to do.
-fn action(service: &Service, space: Keyspace, action: Action) -> u32 {
+/// One number that says of each origin what its own says, if there is one: where all packets go to the same place, and those of
+/// nodes are masqueraded as those from outside are. So a change of a pool's size is a change of one element, not of three.
+fn for_all(numbers: [u32; 3]) -> Option<u32> {
+    let all = numbers.into_iter().fold(0, |all, number| all | number);
+    let says = |(number, origin)| all & !number::MASQUERADE | all & number::masquerade(origin) == number;
+    numbers.into_iter().zip(Origin::ALL).all(says).then_some(all)
+}
+
+/// The number that says what to do with packets of an origin.
+fn action(service: &Service, space: Keyspace, action: Action, origin: Origin) -> u32 {
     match action {
         Action::Reject => number::REFUSE,
         Action::Drop => number::DROP,
@@ -140,7 +153,7 @@ fn action(service: &Service, space: Keyspace, action: Action) -> u32 {
                 Some(_) => number::sticky(to, &service.key),
                 None => number::spread(space, to, count(slots(service, to))),
             };
-            leads_to | if masquerade { number::MASQUERADE } else { 0 }
+            leads_to | if masquerade { number::masquerade(origin) } else { 0 }
         }
     }
 }

@@ -204,7 +204,7 @@ fn fill_order(set: &str) -> u8 {
     match set {
         "service-cidrs" => 3,
         "cluster-ips" => 2,
-        set if set.contains("from-") => 1,
+        set if set.contains("from-") || set.contains("frontends") => 1,
         _ => 0,
     }
 }

@@ -9,8 +9,15 @@ use crate::element::{Bytes, Element};
 use crate::layout::{self, Keyspace, NAMES, number};
 use crate::rules::{Chain, Datum, Field, Hook, Name, Rule, Stmt};
 
-/// Pools up to this size always have their chains, so that ordinary scaling never touches a rule.
-pub const READY_COUNTS: u32 = 16;
+/// Pools up to this size always have their chains, so that ordinary scaling never touches a rule. Each transaction of anybody
+/// costs the kernel a look at every chain there is, so rarer kinds of pools have fewer.
+pub const fn ready_count(space: Keyspace, pool: Pool) -> u32 {
+    match (space, pool) {
+        (Keyspace::Address, Pool::Cluster) => 16,
+        (Keyspace::Address, Pool::Local) | (Keyspace::NodePort, Pool::Cluster) => 8,
+        (Keyspace::NodePort, Pool::Local) => 4,
+    }
+}
 
 /// All constant chains of one family, in an order in which every jump leads to a chain named before.
 pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
@@ -18,8 +25,8 @@ pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
     for (space, pool, count) in ready_counts() {
         chains.push(spread(space, pool, count));
     }
-    chains.push(act(node));
-    chains.extend(Origin::ALL.map(|origin| from(family, origin)));
+    chains.extend([Origin::Pod, Origin::Outside].map(|origin| act(node, origin)));
+    chains.extend(Origin::ALL.into_iter().flat_map(|origin| from(family, origin)));
     chains.push(frontends(family, node));
     chains.push(services());
     chains.extend(base_chains(node));
@@ -30,7 +37,7 @@ pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
 pub fn ready_counts() -> impl Iterator<Item = (Keyspace, Pool, u32)> {
     let pools = [Pool::Cluster, Pool::Local];
     let kinds = Keyspace::BOTH.into_iter().flat_map(move |space| pools.map(|pool| (space, pool)));
-    kinds.flat_map(|(space, pool)| (1..=READY_COUNTS).map(move |count| (space, pool, count)))
+    kinds.flat_map(|(space, pool)| (1..=ready_count(space, pool)).map(move |count| (space, pool, count)))
 }
 
 /// The chain that sends a packet to one of `count` slots.
@@ -56,27 +63,38 @@ fn refuse() -> Chain {
     Chain::regular("refuse", vec![reset, vec![Stmt::RejectPort]])
 }
 
-fn act(node: &Node) -> Chain {
-    let mark = vec![Stmt::PriorityHas(number::MASQUERADE), Stmt::MarkSet(node.masquerade_mark)];
+/// The chain that does what a number says, to packets of this origin.
+fn act(node: &Node, origin: Origin) -> Chain {
+    let mark = vec![Stmt::PriorityHas(number::masquerade(origin)), Stmt::MarkSet(node.masquerade_mark)];
     let act = vec![Stmt::Dispatch { mask: !number::MASQUERADE, map: Name::clone(&NAMES.actions) }];
-    Chain::regular("act", vec![mark, act])
+    Chain::regular(act_name(origin), vec![mark, act])
 }
 
-fn from(family: Family, origin: Origin) -> Chain {
-    let look_up =
-        |space: Keyspace| Stmt::SetPriority { key: space.fields(), map: Name::clone(NAMES.from(space, origin)) };
-    let node_port = vec![
+const fn act_name(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Pod => "act-pod",
+        Origin::Node | Origin::Outside => "act",
+    }
+}
+
+/// The chains in which packets of an origin look for their frontend; the last one is where they begin.
+fn from(family: Family, origin: Origin) -> [Chain; 2] {
+    let look_up = |space: Keyspace| {
+        [NAMES.frontends(space), NAMES.from(space, origin)].map(|map| {
+            let found = Stmt::SetPriority { key: space.fields(), map: Name::clone(map) };
+            vec![found, Stmt::Goto(act_name(origin).into())]
+        })
+    };
+    let name = format!("from-{}", layout::origin_name(origin));
+    let node_ports = Chain::regular(format!("np-{name}"), look_up(Keyspace::NodePort).into());
+    let mut rules: Vec<Rule> = look_up(Keyspace::Address).into();
+    rules.push(vec![Stmt::DaddrIn(loopback(family)), Stmt::Return]);
+    rules.push(vec![
         Stmt::InSet { key: vec![Field::Daddr], set: Name::clone(&NAMES.node_port_addresses), negated: false },
         Stmt::IsLocal(Field::Daddr),
-        look_up(Keyspace::NodePort),
-        Stmt::Goto("act".into()),
-    ];
-    let rules = vec![
-        vec![look_up(Keyspace::Address), Stmt::Goto("act".into())],
-        vec![Stmt::DaddrIn(loopback(family)), Stmt::Return],
-        node_port,
-    ];
-    Chain::regular(format!("from-{}", layout::origin_name(origin)), rules)
+        Stmt::Goto(Name::clone(&node_ports.name)),
+    ]);
+    [node_ports, Chain::regular(name, rules)]
 }
 
 fn frontends(family: Family, node: &Node) -> Chain {

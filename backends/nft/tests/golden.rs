@@ -17,8 +17,8 @@ use namespace::{alone, load, nft};
 use sample::{addr, endpoint, net, node, service};
 
 /// Rules of one family that are there whatever services there are: one for each ready size of each pool by address and by
-/// node port, 64, and what leads there.
-const CONSTANT_RULES: usize = 64 + 28;
+/// node port, 36, and what leads there.
+const CONSTANT_RULES: usize = 36 + 39;
 
 fn plan(services: impl IntoIterator<Item = Service>) -> Plan {
     Plan { node: Arc::new(node()), services: services.into_iter().collect() }
@@ -79,7 +79,7 @@ fn plans() -> Vec<(&'static str, Plan)> {
     let veth = Node { local_traffic: LocalTraffic::InterfacePrefix("veth".into()), ..node() };
     vec![
         ("no_service_leaves_the_constant_structure", plan([])),
-        ("a_cluster_ip_is_three_frontends_and_one_element_for_each_endpoint", plan([web(v4)])),
+        ("a_cluster_ip_is_one_frontend_and_one_element_for_each_endpoint", plan([web(v4)])),
         ("the_same_service_in_both_families", plan(Family::BOTH.map(web))),
         ("a_service_without_endpoints_is_refused", plan([service(v4, "empty", 2, Protocol::Tcp, vec![])])),
         ("internal_policy_local_without_local_endpoints_drops", plan([only_local_endpoints(v4)])),

@@ -71,7 +71,7 @@ fn an_element_that_somebody_deletes_is_missing_from_the_way() {
             let packet = packet(family, to);
             assert!(matches!(plan.decide(&packet), Verdict::Forward { .. }));
             let element = format!("{{ tcp . {} . 80 }}", to.ip());
-            nft(&["delete", "element", ip, "fairlead", "from-outside", &element]);
+            nft(&["delete", "element", ip, "fairlead", "frontends", &element]);
             let followed = held().follow(&packet).expect("it can be followed");
             assert_eq!(followed.verdict, Verdict::Reject, "{followed:#?}");
             assert!(followed.steps.iter().any(|step| step.contains("@cluster-ips")), "{followed:#?}");

@@ -59,6 +59,19 @@ fn a_second_start_writes_nothing() {
     });
 }
 
+#[test]
+fn a_table_of_another_layout_is_replaced_at_once() {
+    alone(|| {
+        let plan = sample::everything();
+        load(&fairlead_nft::text(&plan).replace("np-frontends", "np-all"));
+        let adopted = NftBackend::new().sync(None, &plan).expect("the kernel takes it");
+        assert_eq!(adopted.transactions, 2, "one for each family: {adopted:?}");
+        assert!(!nft(&["list", "ruleset"]).contains("np-all"));
+        let again = NftBackend::new().sync(None, &plan).expect("the kernel takes it");
+        assert_eq!(again.writes, 0, "{again:?}");
+    });
+}
+
 /// Law: the way to a plan does not matter.
 #[test]
 fn every_step_ends_where_a_start_from_nothing_ends() {

@@ -132,10 +132,15 @@ fn every_action_holds_for_every_origin_through_every_frontend() {
 
 #[test]
 fn every_pool_size_reaches_each_of_its_endpoints() {
-    for count in [1, 2, 15, 16, 17, 300] {
+    let pools = [Pool::Cluster, Pool::Local];
+    let sizes = [1, 2, 4, 5, 8, 9, 16, 17, 300].into_iter();
+    for (count, pool) in sizes.flat_map(|count| pools.map(|pool| (count, pool))) {
         let plan = plan_of(Family::BOTH.map(|family| {
-            let all = (1..=count).map(|number| endpoint(family, number, false)).collect();
-            let mut service = service(family, "web", 1, Protocol::Udp, all);
+            let all: Vec<_> = (1..=count).map(|number| endpoint(family, number, false)).collect();
+            let mut service = service(family, "web", 1, Protocol::Udp, all.clone());
+            let to = Action::Forward { to: pool, masquerade: false };
+            (service.internal, service.external) = (Route::all(to), Route::all(to));
+            service.pools.local = all;
             service.frontends.push(Frontend::NodePort(30_001));
             service
         }));
@@ -204,10 +209,10 @@ fn steps_name_the_rules_and_the_elements_that_applied() {
             "nat-prerouting 1: jump services",
             "services 2: jump frontends",
             "frontends 3: goto from-outside",
-            "from-outside 1: meta priority set meta l4proto . ip6 daddr . th dport map @from-outside goto act",
-            "  from-outside: tcp . fd00:96::1 . 80 : 1000:1",
-            "act 1: meta priority & 1000:0 == 1000:0 meta mark set meta mark | 0x00004000",
-            "act 2: meta priority & efff:ffff vmap @actions",
+            "from-outside 1: meta priority set meta l4proto . ip6 daddr . th dport map @frontends goto act",
+            "  frontends: tcp . fd00:96::1 . 80 : 2000:1",
+            "act 1: meta priority & 2000:0 == 2000:0 meta mark set meta mark | 0x00004000",
+            "act 2: meta priority & cfff:ffff vmap @actions",
             "  actions: 0:1 : goto cluster-1",
             "cluster-1 1: meta priority set 0:0 dnat ip6 to meta l4proto . ip6 daddr . th dport . numgen random mod 1 map \
              @endpoints",
@@ -228,7 +233,7 @@ fn what_the_kernel_would_refuse_is_a_fault() {
     };
     let sentence = |plan: &Plan| Tracer::new(plan).expect_err("the kernel would refuse it").to_string();
     let two = sentence(&plan_of([web("one", 1), web("two", 2)]));
-    assert!(two.starts_with("table ip fairlead: tcp . 10.96.0.1 . 80 in from-"), "{two}");
+    assert!(two.starts_with("table ip fairlead: tcp . 10.96.0.1 . 80 in frontends"), "{two}");
     let mut unnamed = plan_of([]);
     unnamed.node = Arc::new(Node { local_traffic: LocalTraffic::Interface(String::new()), ..node() });
     let unnamed = sentence(&unnamed);

@@ -161,7 +161,7 @@ fn what_somebody_deletes_is_marked_as_a_difference() {
         assert!(whole.status.success() && text(&whole).contains("plan         says the same"), "{}", text(&whole));
         let addr = cluster_ip(1).of(family);
         let node = asked.stage.lab.node("a");
-        program::nft(node, &format!("delete element {ip} fairlead from-pod {{ tcp . {addr} . {PORT} }}"));
+        program::nft(node, &format!("delete element {ip} fairlead frontends {{ tcp . {addr} . {PORT} }}"));
         let hurt = asked.explain(&[]);
         let said = text(&hurt);
         assert_eq!(hurt.status.code(), Some(1), "{said}");

@@ -39,8 +39,9 @@ impl Tracer {
     pub fn ports(&self, addr: IpAddr) -> BTreeSet<(Protocol, u16)> {
         let family = Family::of(addr);
         let mut ports = BTreeSet::new();
-        for origin in Origin::ALL {
-            let Ok(contents) = self.tables[family as usize].contents(NAMES.from(Keyspace::Address, origin)) else {
+        let each = Origin::ALL.map(|origin| NAMES.from(Keyspace::Address, origin));
+        for map in each.into_iter().chain([NAMES.frontends(Keyspace::Address)]) {
+            let Ok(contents) = self.tables[family as usize].contents(map) else {
                 continue;
             };
             for key in contents.keys() {
