@@ -1,13 +1,15 @@
 //! The command itself: asks once, or again and again.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::bail;
 use fairlead_plan::{Packet, Protocol};
 
-use super::{Explanation, From, Kernel, Style, To, packet, text};
+use super::{Explanation, Kernel, Style, packet, text};
 use crate::local;
 use crate::{colour, config};
 
@@ -39,7 +41,7 @@ pub fn explain(settings: &config::Explain) -> anyhow::Result<()> {
 /// One explanation, or one for each port that Services have at the address.
 fn all(settings: &config::Explain) -> anyhow::Result<Vec<Explanation>> {
     let kernel = Kernel::read()?;
-    let packets = packets(settings.from, &settings.to, settings.interface.as_deref(), &kernel)?;
+    let packets = packets(settings, &kernel)?;
     let explain = |packet: &Packet| {
         let plan = local::decision(settings.socket.as_deref(), packet)?;
         Explanation::of(&kernel, packet, plan)
@@ -47,23 +49,44 @@ fn all(settings: &config::Explain) -> anyhow::Result<Vec<Explanation>> {
     packets.iter().map(explain).collect()
 }
 
-fn packets(from: From, to: &To, interface: Option<&str>, kernel: &Kernel) -> anyhow::Result<Vec<Packet>> {
-    let ports = kernel.ports(to.addr);
+fn packets(settings: &config::Explain, kernel: &Kernel) -> anyhow::Result<Vec<Packet>> {
+    let to = &settings.to;
     let mut wanted: Vec<(Protocol, u16)> = match (to.port, to.protocol) {
         (Some(port), Some(protocol)) => vec![(protocol, port)],
         // TCP, unless the port is there for others alone.
-        (Some(port), None) => match ports.iter().filter(|(_, other)| *other == port).min() {
-            Some(found) => vec![*found],
+        (Some(port), None) => match ports(settings, kernel)?.into_iter().filter(|(_, other)| *other == port).min() {
+            Some(found) => vec![found],
             None => vec![(Protocol::Tcp, port)],
         },
-        (None, _) => ports.into_iter().collect(),
+        (None, _) => ports(settings, kernel)?.into_iter().collect(),
     };
     if wanted.is_empty() {
         // Of an address without Services only the way counts, which no port changes.
         wanted.push((Protocol::Tcp, 0));
     }
-    let one = |(protocol, port)| packet(from, interface, SocketAddr::new(to.addr, port), protocol);
+    let one = |(protocol, port)| {
+        packet(settings.from, settings.interface.as_deref(), SocketAddr::new(to.addr, port), protocol)
+    };
     wanted.into_iter().map(one).collect()
+}
+
+/// The ports that Services have at the address: what the kernel lacks must be explained too.
+fn ports(settings: &config::Explain, kernel: &Kernel) -> anyhow::Result<BTreeSet<(Protocol, u16)>> {
+    let mut ports = kernel.ports(settings.to.addr);
+    ports.extend(planned_ports(settings.socket.as_deref(), settings.to.addr)?);
+    Ok(ports)
+}
+
+fn planned_ports(socket: Option<&Path>, addr: IpAddr) -> anyhow::Result<BTreeSet<(Protocol, u16)>> {
+    let mut ports = BTreeSet::new();
+    for service in local::services(socket)?.unwrap_or_default() {
+        let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.name() == service.protocol);
+        // A node port stands there without an address.
+        let at = service.frontends.iter().filter_map(|frontend| frontend.address.parse::<SocketAddr>().ok());
+        let here = at.filter(|at| at.ip() == addr).map(|at| at.port());
+        ports.extend(here.flat_map(|port| protocol.map(|protocol| (protocol, port))));
+    }
+    Ok(ports)
 }
 
 fn print(settings: &config::Explain, found: &[Explanation], again: bool) -> anyhow::Result<()> {
