@@ -35,8 +35,8 @@ fn fixed(family: Family, exprs: &[Expr<'_>]) -> Option<(Stmt, usize)> {
             Expr::Lookup { set, dreg: Some(_), .. },
             ..,
         ] => (Stmt::Dispatch { mask: word(mask)?, map: set.into() }, 3),
-        [Expr::MetaLoad { key: PRIORITY, .. }, Expr::Bitwise { mask, .. }, Expr::Cmp { .. }, ..] => {
-            (Stmt::PriorityHas(word(mask)?), 3)
+        [Expr::MetaLoad { key: PRIORITY, .. }, Expr::Bitwise { mask, .. }, Expr::Cmp { data, .. }, ..] => {
+            (Stmt::PriorityIs { mask: word(mask)?, value: word(data)? }, 3)
         }
         [Expr::MetaLoad { key: MARK, .. }, Expr::Bitwise { mask, .. }, Expr::Cmp { .. }, ..] => {
             (Stmt::MarkHas(word(mask)?), 3)

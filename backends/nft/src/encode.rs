@@ -76,7 +76,7 @@ impl Writer {
         match stmt {
             Stmt::InSet { .. }
             | Stmt::SourceBlockIn { .. }
-            | Stmt::PriorityHas(_)
+            | Stmt::PriorityIs { .. }
             | Stmt::MarkHas(_)
             | Stmt::CtInvalid
             | Stmt::CtDnat
@@ -132,9 +132,9 @@ impl Writer {
                 self.exprs.bitwise(REG_1, REG_1, length, mask.as_slice(), &[0; 16][..mask.as_slice().len()]);
                 self.exprs.lookup(set, None, REG_1, None, false);
             }
-            Stmt::PriorityHas(bits) => {
-                self.masked(Field::Priority, *bits);
-                self.exprs.cmp(uapi::CMP_EQ, REG_1, &bits.to_ne_bytes());
+            Stmt::PriorityIs { mask, value } => {
+                self.masked(Field::Priority, *mask);
+                self.exprs.cmp(uapi::CMP_EQ, REG_1, &value.to_ne_bytes());
             }
             Stmt::MarkHas(bits) => {
                 self.exprs.meta_load(uapi::META_MARK, REG_1);

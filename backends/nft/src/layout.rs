@@ -192,6 +192,11 @@ pub fn suffix(key: &ServiceKey) -> String {
     format!("{}/{}/{}/{}", key.namespace, key.name, key.protocol, key.port_name)
 }
 
+/// The chain that picks a slot at random, for pools of usual sizes.
+pub fn usual_chain(space: Keyspace, pool: Pool) -> Name {
+    format!("{}{}", space.prefix(), pool_name(pool)).into()
+}
+
 /// The chain that picks one of `count` slots at random.
 pub fn spread_chain(space: Keyspace, pool: Pool, count: u32) -> Name {
     format!("{}{}-{count}", space.prefix(), pool_name(pool)).into()
@@ -208,34 +213,49 @@ const NODE_PORT_SLOT_FIELDS: &[Field] = &[Field::L4Proto, Field::Dport, ANY_SLOT
 pub const ENDPOINT: &[Kind] = &[Kind::Addr, Kind::Port];
 const NUMBER: &[Kind] = &[Kind::Number];
 
-/// Declarations of the constant sets and maps.
+/// Declarations of the constant sets and maps. The kernel finds one by going through all before it, so what changes most stands
+/// first.
 pub fn sets() -> Vec<Set> {
     let names = &*NAMES;
-    let mut sets = Vec::new();
-    for space in Keyspace::BOTH {
-        let (key, slot, fields) = match space {
-            Keyspace::Address => (ADDRESS_KEY, ADDRESS_SLOT, ADDRESS_SLOT_FIELDS),
-            Keyspace::NodePort => (NODE_PORT_KEY, NODE_PORT_SLOT, NODE_PORT_SLOT_FIELDS),
+    let frontends = |space| Set::new(Name::clone(names.frontends(space)), key(space), Value::Data(NUMBER));
+    let endpoints = |space| {
+        let (slot, fields) = match space {
+            Keyspace::Address => (ADDRESS_SLOT, ADDRESS_SLOT_FIELDS),
+            Keyspace::NodePort => (NODE_PORT_SLOT, NODE_PORT_SLOT_FIELDS),
         };
-        sets.push(Set::new(Name::clone(names.frontends(space)), key, Value::Data(NUMBER)));
-        for origin in Origin::ALL {
-            sets.push(Set::new(Name::clone(names.from(space, origin)), key, Value::Data(NUMBER)));
-        }
-        sets.push(Set::new(Name::clone(names.endpoints(space)), slot, Value::Data(ENDPOINT)).type_of(fields));
-    }
+        Set::new(Name::clone(names.endpoints(space)), slot, Value::Data(ENDPOINT)).type_of(fields)
+    };
+    let from = |space| {
+        let map = move |origin| Set::new(Name::clone(names.from(space, origin)), key(space), Value::Data(NUMBER));
+        Origin::ALL.map(map)
+    };
     let addr: &[Kind] = &[Kind::Addr];
     let set = |name: &Name, key| Set::new(Name::clone(name), key, Value::None);
-    sets.extend([
+    let mut sets = vec![
+        endpoints(Keyspace::Address),
+        frontends(Keyspace::Address),
         set(&names.cluster_ips, addr),
+        endpoints(Keyspace::NodePort),
+        frontends(Keyspace::NodePort),
+        set(&names.tcp_blocks, addr),
+        set(&names.tcp_ports, NODE_PORT_KEY),
+        set(&names.hairpin, &[Kind::Addr, Kind::Addr]),
+    ];
+    sets.extend(Keyspace::BOTH.into_iter().flat_map(from));
+    sets.extend([
         set(&names.service_cidrs, addr).intervals(),
         set(&names.pod_cidrs, addr).intervals(),
         set(&names.node_port_addresses, addr).intervals(),
         set(&names.restricted, ADDRESS_KEY),
         set(&names.allowed, &[Kind::Proto, Kind::Addr, Kind::Port, Kind::Addr]).intervals(),
-        set(&names.hairpin, &[Kind::Addr, Kind::Addr]),
-        set(&names.tcp_blocks, addr),
-        set(&names.tcp_ports, NODE_PORT_KEY),
         Set::new(Name::clone(&names.actions), NUMBER, Value::Verdict),
     ]);
     sets
+}
+
+const fn key(space: Keyspace) -> &'static [Kind] {
+    match space {
+        Keyspace::Address => ADDRESS_KEY,
+        Keyspace::NodePort => NODE_PORT_KEY,
+    }
 }

@@ -8,7 +8,7 @@
 //! ```text
 //!  packet ─> nat-prerouting, nat-output ─> services ─> frontends ─> from-pod | from-node | from-outside
 //!                                             │            maps: frontend -> number ─> act ─> actions: number -> chain
-//!                                             │                                               └─> cluster-3: dnat to endpoints[frontend, random slot]
+//!                                             │                                               └─> cluster: dnat to endpoints[frontend, random slot]
 //!                                             └─ unused port of a ClusterIP: refuse; unallocated ClusterIP: drop
 //!          ─> nat-postrouting: masquerade what is marked, and an endpoint that reaches itself
 //! ```

@@ -25,6 +25,9 @@ fn only<'a>(this: Option<&'a Service>, other: Option<&'a Service>) -> impl Itera
 /// The same changes, those first that pass addresses on, and how many these are: they belong into one transaction.
 pub fn together<'a>(changes: impl Iterator<Item = Change<'a>>) -> (Vec<Change<'a>>, usize) {
     let changes: Vec<Change<'a>> = changes.collect();
+    if changes.len() < 2 {
+        return (changes, 0);
+    }
     let given = |change: &Change<'a>| only(change.was.map(AsRef::as_ref), change.now.map(AsRef::as_ref));
     let taken = |change: &Change<'a>| only(change.now.map(AsRef::as_ref), change.was.map(AsRef::as_ref));
     let all_given: BTreeSet<Claim> = changes.iter().flat_map(given).collect();

@@ -16,7 +16,7 @@ pub struct Objects {
     pub elements: Vec<Element>,
     /// Elements that several services may need, for example both ports of one ClusterIP; sorted, no doubles.
     pub shared: Vec<Element>,
-    /// Pool sizes that need a chain beyond [`structure::ready_count`].
+    /// Pool sizes beyond [`structure::READY_COUNTS`], which need a chain each.
     pub counts: Vec<(Keyspace, Pool, u32)>,
     /// Sets of a service with session affinity.
     pub sets: Vec<Set>,
@@ -130,7 +130,7 @@ fn endpoints(
         }
     }
     let count = count(endpoints);
-    if count > structure::ready_count(space, pool) {
+    if count > structure::READY_COUNTS {
         objects.counts.push((space, pool, count));
     }
 }

@@ -61,8 +61,8 @@ pub enum Stmt {
     InSet { key: Vec<Field>, set: Name, negated: bool },
     /// Goes on if the block of 256 addresses that the source belongs to is in the set ([`Bytes::block`]).
     SourceBlockIn { set: Name },
-    /// Goes on if all these bits of `meta priority` are set.
-    PriorityHas(u32),
+    /// Goes on if these bits of `meta priority` are this.
+    PriorityIs { mask: u32, value: u32 },
     /// Goes on if this bit of the packet mark is set.
     MarkHas(u32),
     /// Goes on if the packet belongs to no connection that conntrack understands.

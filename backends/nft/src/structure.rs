@@ -9,22 +9,14 @@ use crate::element::{Bytes, Element};
 use crate::layout::{self, Keyspace, NAMES, number};
 use crate::rules::{Chain, Datum, Field, Hook, Name, Rule, Stmt};
 
-/// Pools up to this size always have their chains, so that ordinary scaling never touches a rule. Each transaction of anybody
-/// costs the kernel a look at every chain there is, so rarer kinds of pools have fewer.
-pub const fn ready_count(space: Keyspace, pool: Pool) -> u32 {
-    match (space, pool) {
-        (Keyspace::Address, Pool::Cluster) => 16,
-        (Keyspace::Address, Pool::Local) | (Keyspace::NodePort, Pool::Cluster) => 8,
-        (Keyspace::NodePort, Pool::Local) => 4,
-    }
-}
+/// Pools up to this size always have their rules, so that ordinary scaling never touches one. They share a chain: each transaction
+/// of anybody costs the kernel a look at every chain there is.
+pub const READY_COUNTS: u32 = 16;
 
 /// All constant chains of one family, in an order in which every jump leads to a chain named before.
 pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
     let mut chains = vec![refuse()];
-    for (space, pool, count) in ready_counts() {
-        chains.push(spread(space, pool, count));
-    }
+    chains.extend(pools().map(|(space, pool)| usual(space, pool)));
     chains.extend([Origin::Pod, Origin::Outside].map(|origin| act(node, origin)));
     chains.extend(Origin::ALL.into_iter().flat_map(|origin| from(family, origin)));
     chains.push(frontends(family, node));
@@ -33,29 +25,55 @@ pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
     chains
 }
 
-/// The pool sizes that have chains from the start.
-pub fn ready_counts() -> impl Iterator<Item = (Keyspace, Pool, u32)> {
-    let pools = [Pool::Cluster, Pool::Local];
-    let kinds = Keyspace::BOTH.into_iter().flat_map(move |space| pools.map(|pool| (space, pool)));
-    kinds.flat_map(|(space, pool)| (1..=ready_count(space, pool)).map(move |count| (space, pool, count)))
+/// Every kind of pool.
+fn pools() -> impl Iterator<Item = (Keyspace, Pool)> {
+    Keyspace::BOTH.into_iter().flat_map(|space| [Pool::Cluster, Pool::Local].map(|pool| (space, pool)))
 }
 
-/// The chain that sends a packet to one of `count` slots.
+/// The elements of `actions` for pools of the sizes that have rules from the start.
+pub fn usual_actions() -> impl Iterator<Item = Element> {
+    let sizes = |(space, pool)| (1..=READY_COUNTS).map(move |count| (space, pool, count));
+    pools().flat_map(sizes).map(|(space, pool, count)| action(space, pool, count, layout::usual_chain(space, pool)))
+}
+
+/// The chain that sends a packet to a slot of a pool of one of the usual sizes.
+fn usual(space: Keyspace, pool: Pool) -> Chain {
+    let rule = |count| {
+        let mut rule = vec![Stmt::PriorityIs { mask: !number::MASQUERADE, value: number::spread(space, pool, count) }];
+        rule.extend(to_slot(space, pool, count));
+        rule
+    };
+    Chain::regular(layout::usual_chain(space, pool), (1..=READY_COUNTS).map(rule).collect())
+}
+
+/// The chain that sends a packet to one of `count` slots, for a size of its own.
 pub fn spread(space: Keyspace, pool: Pool, count: u32) -> Chain {
+    Chain::regular(layout::spread_chain(space, pool, count), vec![to_slot(space, pool, count).into()])
+}
+
+/// The element of `actions` that leads to [`spread`].
+pub fn spread_action(space: Keyspace, pool: Pool, count: u32) -> Element {
+    action(space, pool, count, layout::spread_chain(space, pool, count))
+}
+
+fn action(space: Keyspace, pool: Pool, count: u32, chain: Name) -> Element {
+    let key = Bytes::EMPTY.number(number::spread(space, pool, count));
+    Element::verdict(&NAMES.actions, key, Datum::Goto(chain))
+}
+
+fn to_slot(space: Keyspace, pool: Pool, count: u32) -> [Stmt; 2] {
     let offset = match pool {
         Pool::Cluster => 0,
         Pool::Local => layout::LOCAL_SLOTS,
     };
     let mut key = space.fields();
     key.push(Field::Random { modulus: count, offset });
-    let rule = vec![Stmt::ClearPriority, Stmt::Dnat { key, map: Name::clone(NAMES.endpoints(space)) }];
-    Chain::regular(layout::spread_chain(space, pool, count), vec![rule])
+    [Stmt::ClearPriority, Stmt::Dnat { key, map: Name::clone(NAMES.endpoints(space)) }]
 }
 
-/// The element of `actions` that leads to [`spread`].
-pub fn spread_action(space: Keyspace, pool: Pool, count: u32) -> Element {
-    let key = Bytes::EMPTY.number(number::spread(space, pool, count));
-    Element::verdict(&NAMES.actions, key, Datum::Goto(layout::spread_chain(space, pool, count)))
+/// All these bits of `meta priority` are set.
+const fn has(bits: u32) -> Stmt {
+    Stmt::PriorityIs { mask: bits, value: bits }
 }
 
 fn refuse() -> Chain {
@@ -65,7 +83,7 @@ fn refuse() -> Chain {
 
 /// The chain that does what a number says, to packets of this origin.
 fn act(node: &Node, origin: Origin) -> Chain {
-    let mark = vec![Stmt::PriorityHas(number::masquerade(origin)), Stmt::MarkSet(node.masquerade_mark)];
+    let mark = vec![has(number::masquerade(origin)), Stmt::MarkSet(node.masquerade_mark)];
     let act = vec![Stmt::Dispatch { mask: !number::MASQUERADE, map: Name::clone(&NAMES.actions) }];
     Chain::regular(act_name(origin), vec![mark, act])
 }
@@ -144,7 +162,7 @@ fn services() -> Chain {
 
 fn base_chains(node: &Node) -> [Chain; 5] {
     // A sticky service leaves its endpoint's number in the priority, where a queueing discipline would take it for a class.
-    let clear = vec![Stmt::CtDnat, Stmt::PriorityHas(number::ENDPOINT), Stmt::ClearPriority];
+    let clear = vec![Stmt::CtDnat, has(number::ENDPOINT), Stmt::ClearPriority];
     let masquerade = vec![Stmt::MarkHas(node.masquerade_mark), Stmt::MarkFlip(node.masquerade_mark), Stmt::Masquerade];
     let hairpin = vec![
         Stmt::CtDnat,

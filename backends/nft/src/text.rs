@@ -193,7 +193,7 @@ pub fn stmt(family: Family, stmt: &Stmt) -> String {
             format!("{} {}@{set}", self::key(family, key), if *negated { "!= " } else { "" })
         }
         Stmt::SourceBlockIn { set } => format!("{ip} saddr & {} == @{set}", element::block_mask(family)),
-        Stmt::PriorityHas(bits) => format!("meta priority & {0} == {0}", handle(*bits)),
+        Stmt::PriorityIs { mask, value } => format!("meta priority & {} == {}", handle(*mask), handle(*value)),
         Stmt::MarkHas(bits) => format!("meta mark & {bits:#010x} == {bits:#010x}"),
         Stmt::CtInvalid => "ct state invalid".to_owned(),
         Stmt::CtDnat => "ct status dnat".to_owned(),

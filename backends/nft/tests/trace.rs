@@ -213,8 +213,8 @@ fn steps_name_the_rules_and_the_elements_that_applied() {
             "  frontends: tcp . fd00:96::1 . 80 : 2000:1",
             "act 1: meta priority & 2000:0 == 2000:0 meta mark set meta mark | 0x00004000",
             "act 2: meta priority & cfff:ffff vmap @actions",
-            "  actions: 0:1 : goto cluster-1",
-            "cluster-1 1: meta priority set 0:0 dnat ip6 to meta l4proto . ip6 daddr . th dport . numgen random mod 1 map \
+            "  actions: 0:1 : goto cluster",
+            "cluster 1: meta priority & cfff:ffff == 0:1 meta priority set 0:0 dnat ip6 to meta l4proto . ip6 daddr . th dport . numgen random mod 1 map \
              @endpoints",
             "  endpoints: tcp . fd00:96::1 . 80 . 0 : fd00:244::1 . 8080",
             "nat-postrouting 2: meta mark & 0x00004000 == 0x00004000 meta mark set meta mark ^ 0x00004000 masquerade \

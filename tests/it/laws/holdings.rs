@@ -19,7 +19,7 @@ const FOREIGN_TABLES: &str = "table ip other {
     chain reached { ip saddr @nets accept; }
     chain before { type nat hook prerouting priority dstnat - 5; policy accept; tcp dport vmap @ports; }
     chain after { type nat hook postrouting priority srcnat; policy accept; ip saddr . tcp dport @clients masquerade; }
-    chain cluster-1 { type filter hook forward priority filter; policy accept; }
+    chain cluster { type filter hook forward priority filter; policy accept; }
 }
 table inet fairlead { set cluster-ips { type ipv4_addr; elements = { 192.0.2.9 }; }; }
 table ip6 kube-router { chain services { ip6 daddr fd00::9 drop; }; }";

@@ -71,9 +71,9 @@ fn condition(family: Family, stmt: &Stmt) -> Option<Statement<'static>> {
             let mask = string(element::block_mask(family).to_string());
             (and(field(family, Field::Saddr), mask), Operator::EQ, string(format!("@{set}")))
         }
-        Stmt::PriorityHas(bits) => {
-            let bits = string(text::handle(*bits));
-            (and(meta(MetaKey::Priority), bits.clone()), Operator::EQ, bits)
+        Stmt::PriorityIs { mask, value } => {
+            let [mask, value] = [mask, value].map(|bits| string(text::handle(*bits)));
+            (and(meta(MetaKey::Priority), mask), Operator::EQ, value)
         }
         Stmt::MarkHas(bits) => {
             let bits = Expression::Number(*bits);

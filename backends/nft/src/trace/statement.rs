@@ -21,7 +21,7 @@ impl<'a> Machine<'a> {
                 let block = Bytes::EMPTY.block(self.packet.source);
                 goes_on(self.found(block, set)?.is_some())
             }
-            Stmt::PriorityHas(bits) => goes_on(self.priority & bits == *bits),
+            Stmt::PriorityIs { mask, value } => goes_on(self.priority & mask == *value),
             Stmt::MarkHas(bits) => goes_on(self.mark & bits == *bits),
             // Conntrack understands the first packet of every connection.
             Stmt::CtInvalid => Flow::Miss,
