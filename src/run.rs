@@ -98,15 +98,24 @@ pub async fn run(
     let (changes, changed) = mpsc::unbounded_channel();
     config::follow(settings.clone(), read, changes).context("starting the thread that watches the settings")?;
     info!(node = settings.traffic.node_name, mode = settings.mode.kube_proxy_name(), "fairlead starts");
-    tokio::select! {
-        ended = reconciler.run(source, outcomes, doubts) => {
-            ended.with_context(|| format!("the {} mode cannot run on this node", settings.mode.name()))?;
+    // A task of its own comes next when a source has given it something; this future would first have the driver look for more.
+    let mut looping = tokio::spawn(reconciler.run(source, outcomes, doubts));
+    let ended = tokio::select! {
+        ended = &mut looping => {
+            ended?.with_context(|| format!("the {} mode cannot run on this node", settings.mode.name()))?;
+            return Ok(Ended::Stopped);
         }
-        Some(failure) = failures.recv() => return Err(failure),
-        signal = stop() => info!("stopping on {}; what the kernel holds stays", signal?),
-        () = other_settings(changed, &metrics) => return Ok(Ended::Changed),
-    }
-    Ok(Ended::Stopped)
+        Some(failure) = failures.recv() => Err(failure),
+        signal = stop() => signal.map_err(anyhow::Error::from).map(|signal| {
+            info!("stopping on {signal}; what the kernel holds stays");
+            Ended::Stopped
+        }),
+        () = other_settings(changed, &metrics) => Ok(Ended::Changed),
+    };
+    // Waits for the call under way. Nobody but us has ended it.
+    looping.abort();
+    let _ = looping.await;
+    ended
 }
 
 /// Answers those on this node who ask. Services do not depend on it, so a place where nothing can be made is a warning.

@@ -44,9 +44,15 @@ struct ListMeta {
     token: String,
 }
 
+/// Decodes what is as it should be. Checked as a whole, the text need not be checked word by word.
+fn quickly<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
+    let text = std::str::from_utf8(text).ok()?;
+    serde_json::from_str(text).ok()
+}
+
 /// Decodes a page; fails only if it is no list at all.
 pub(super) fn page<T: Trimmed>(text: &[u8]) -> Result<Page<T>, serde_json::Error> {
-    if let Ok(page) = serde_json::from_slice::<RawPage<T>>(text) {
+    if let Some(page) = quickly::<RawPage<T>>(text) {
         let ListMeta { resource_version, token } = page.metadata;
         return Ok(Page { version: resource_version, token, items: page.items, bad: Vec::new() });
     }
@@ -104,7 +110,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// Decodes a line of a watch; fails only if it is not a watch event at all.
 pub(super) fn line<T: Trimmed>(text: &[u8]) -> Result<Line<T>, serde_json::Error> {
-    if let Ok(line) = serde_json::from_slice::<RawLine<T>>(text) {
+    if let Some(line) = quickly::<RawLine<T>>(text) {
         let meta = line.object.meta();
         match line.kind.as_str() {
             "ADDED" => return Ok(Line::Added(line.object)),

@@ -1,6 +1,7 @@
 //! The lines of a watch.
 
-use std::{io, pin::Pin};
+use std::io::{self, BufRead};
+use std::pin::Pin;
 
 use futures::{AsyncBufRead, AsyncBufReadExt};
 
@@ -33,14 +34,14 @@ impl Lines {
             if available.is_empty() {
                 return Ok(None);
             }
-            let newline = available.iter().position(|&byte| byte == b'\n');
-            let used = newline.map_or(available.len(), |at| at + 1);
+            let used = (&mut &*available).skip_until(b'\n')?;
+            let ends = available[..used].ends_with(b"\n");
             self.line.extend_from_slice(&available[..used]);
             self.drained = used == available.len();
             self.stream.as_mut().consume(used);
-            if newline.is_some() && self.line.trim_ascii().is_empty() {
+            if ends && self.line.trim_ascii().is_empty() {
                 self.line.clear();
-            } else if newline.is_some() {
+            } else if ends {
                 return Ok(Some(&self.line));
             } else if self.line.len() > LONGEST {
                 return Err(io::Error::other("a line of the watch does not end"));
