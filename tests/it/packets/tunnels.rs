@@ -32,8 +32,7 @@ pub const NOT_REMOTE: [(&str, &str); 4] = [
 
 /// The MTU of pods in a cluster whose outer packets are of 1,500 bytes, in either family.
 const POD_MTU: u32 = 1430;
-/// The Service by which it is seen that the program has carried out what it was given. Files are taken in by name, so it is the
-/// last one.
+/// The Service by which it is seen that the program has carried out what it was given before.
 const MARKER: &str = "zz-marker";
 /// Its ClusterIPs, from here on.
 const MARKERS: u8 = 150;
@@ -102,14 +101,9 @@ impl Tunnels {
 
     /// Gives the programs these objects and waits until node `a` carries them out.
     pub fn carry_out(&mut self, lab: &Lab, manifests: &[Value]) {
-        self.rounds = (self.rounds + 1) % 50;
         let manifests: Vec<Value> = manifests.iter().map(|manifest| annotated(lab, manifest)).collect();
-        let host = MARKERS + self.rounds;
-        let service = Service::new(MARKER).cluster_ip(host).port(Port::tcp(MARKER_PORT).named("m"));
-        let mut marker = vec![service.manifest(lab, &[self.family])];
-        marker.extend(Slice::of(MARKER).tcp("m", PORTS[0]).ready(&["b2"]).manifests(lab, &[self.family]));
-        write(&self.services, &[manifests.clone(), marker].concat());
         write(&self.nodes, &manifests.iter().filter(|one| one["kind"] == "Node").cloned().collect::<Vec<_>>());
+        let options = Options { resend: false, patience: GLANCE, ..Options::default() };
         let launch = |node: &str, directory: &Directory, flags: &[String]| {
             let given = format!("--manifests={}", directory.path().display());
             let own = [given.as_str(), "--overlay-backend=vxlan", "--min-sync-period=0s"];
@@ -117,13 +111,27 @@ impl Tunnels {
             // Its log must not be taken for a manifest.
             Program::launch(lab.node(node), &Directory::new(), &flags)
         };
-        self.a.get_or_insert_with(|| launch("a", &self.services, &self.flags));
-        self.b.get_or_insert_with(|| launch("b", &self.nodes, &[]));
-        let at = SocketAddr::new(cluster_ip(host).of(self.family), MARKER_PORT);
-        let options = Options { resend: false, patience: GLANCE, ..Options::default() };
-        eventually("the program carries out what it was given", || {
-            matches!(probe_with(lab.place("a3"), Protocol::Tcp, at, &options), Outcome::Reached { .. })
-        });
+        // A file is told object by object, Services and their endpoints before Nodes: what the first round says has been carried
+        // out as a whole when the second one is.
+        for _ in 0..2 {
+            let at = self.mark(lab, &manifests);
+            self.a.get_or_insert_with(|| launch("a", &self.services, &self.flags));
+            self.b.get_or_insert_with(|| launch("b", &self.nodes, &[]));
+            eventually("the program carries out what it was given", || {
+                matches!(probe_with(lab.place("a3"), Protocol::Tcp, at, &options), Outcome::Reached { .. })
+            });
+        }
+    }
+
+    /// Gives node `a` these objects, and the marker at an address that nobody has had for long.
+    fn mark(&mut self, lab: &Lab, manifests: &[Value]) -> SocketAddr {
+        self.rounds = (self.rounds + 1) % 50;
+        let host = MARKERS + self.rounds;
+        let service = Service::new(MARKER).cluster_ip(host).port(Port::tcp(MARKER_PORT).named("m"));
+        let mut marker = vec![service.manifest(lab, &[self.family])];
+        marker.extend(Slice::of(MARKER).tcp("m", PORTS[0]).ready(&["b2"]).manifests(lab, &[self.family]));
+        write(&self.services, &[manifests, &marker].concat());
+        SocketAddr::new(cluster_ip(host).of(self.family), MARKER_PORT)
     }
 }
 
