@@ -44,10 +44,13 @@ struct ListMeta {
     token: String,
 }
 
-/// Decodes what is as it should be. Checked as a whole, the text need not be checked word by word.
+/// Decodes what is as it should be. Checked as a whole, the text need not be checked word by word; bytes that are no text may stand
+/// where nobody reads.
 fn quickly<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
-    let text = std::str::from_utf8(text).ok()?;
-    serde_json::from_str(text).ok()
+    match std::str::from_utf8(text) {
+        Ok(text) => serde_json::from_str(text).ok(),
+        Err(_) => serde_json::from_slice(text).ok(),
+    }
 }
 
 /// Decodes a page; fails only if it is no list at all.
@@ -210,6 +213,15 @@ mod tests {
         let gone = br#"{"type":"DELETED","object":{"metadata":{"name":"a","resourceVersion":"4"},"spec":5}}"#;
         assert!(matches!(line::<ServiceObject>(gone), Ok(Line::Deleted(name, _)) if &*name.name == "a"));
         assert!(line::<ServiceObject>(b"<html>").is_err());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_disturb_nothing_where_nobody_reads() {
+        let text = b"{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"a\",\"managedFields\":[\"\xff\"]}}}";
+        assert!(matches!(line::<SliceObject>(text), Ok(Line::Added(slice)) if slice.metadata.name == "a"));
+        let text =
+            b"{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[{\"metadata\":{\"name\":\"a\",\"x\":\"\xff\"}}]}";
+        assert_eq!(page::<SliceObject>(text).map(|page| page.items.len()).ok(), Some(1));
     }
 
     #[test]
