@@ -51,32 +51,40 @@ fn all(settings: &config::Explain) -> anyhow::Result<Vec<Explanation>> {
 
 fn packets(settings: &config::Explain, kernel: &Kernel) -> anyhow::Result<Vec<Packet>> {
     let to = &settings.to;
-    let mut wanted: Vec<(Protocol, u16)> = match (to.port, to.protocol) {
-        (Some(port), Some(protocol)) => vec![(protocol, port)],
-        // TCP, unless the port is there for others alone.
-        (Some(port), None) => match ports(settings, kernel)?.into_iter().filter(|(_, other)| *other == port).min() {
-            Some(found) => vec![found],
-            None => vec![(Protocol::Tcp, port)],
-        },
-        (None, _) => ports(settings, kernel)?.into_iter().collect(),
-    };
-    if wanted.is_empty() {
-        // Of an address without Services only the way counts, which no port changes.
-        wanted.push((Protocol::Tcp, 0));
+    let one =
+        |protocol, port| packet(settings.from, settings.interface.as_deref(), SocketAddr::new(to.addr, port), protocol);
+    match (to.port, to.protocol) {
+        (Some(port), Some(protocol)) => Ok(vec![one(protocol, port)?]),
+        (Some(port), None) => {
+            // TCP, unless the port is there for others alone. What the kernel lacks must be explained too.
+            let held = kernel.ports(to.addr);
+            for protocol in Protocol::ALL {
+                let packet = one(protocol, port)?;
+                if held.contains(&(protocol, port)) || is_planned(settings, &packet)? {
+                    return Ok(vec![packet]);
+                }
+            }
+            Ok(vec![one(Protocol::Tcp, port)?])
+        }
+        (None, _) => {
+            let mut ports = kernel.ports(to.addr);
+            ports.extend(planned_ports(settings.socket.as_deref(), to.addr)?);
+            if ports.is_empty() {
+                // Of an address without Services only the way counts, which no port changes.
+                ports.insert((Protocol::Tcp, 0));
+            }
+            ports.into_iter().map(|(protocol, port)| one(protocol, port)).collect()
+        }
     }
-    let one = |(protocol, port)| {
-        packet(settings.from, settings.interface.as_deref(), SocketAddr::new(to.addr, port), protocol)
-    };
-    wanted.into_iter().map(one).collect()
 }
 
-/// The ports that Services have at the address: what the kernel lacks must be explained too.
-fn ports(settings: &config::Explain, kernel: &Kernel) -> anyhow::Result<BTreeSet<(Protocol, u16)>> {
-    let mut ports = kernel.ports(settings.to.addr);
-    ports.extend(planned_ports(settings.socket.as_deref(), settings.to.addr)?);
-    Ok(ports)
+/// Whether the running program has a Service for the packet.
+fn is_planned(settings: &config::Explain, packet: &Packet) -> anyhow::Result<bool> {
+    let decision = local::decision(settings.socket.as_deref(), packet)?;
+    Ok(decision.is_some_and(|decision| decision.service.is_some()))
 }
 
+/// The ports that the Services of the running program have at the address.
 fn planned_ports(socket: Option<&Path>, addr: IpAddr) -> anyhow::Result<BTreeSet<(Protocol, u16)>> {
     let mut ports = BTreeSet::new();
     for service in local::services(socket)?.unwrap_or_default() {
