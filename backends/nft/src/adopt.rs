@@ -12,7 +12,7 @@ use crate::diff::{self, Tables, Writes};
 use crate::element::{Bytes, Element};
 use crate::encode;
 use crate::flat::{Flat, Shape};
-use crate::layout::{self, TABLE};
+use crate::layout::TABLE;
 use crate::rules::{Chain, Datum, Name, Set, Value};
 use crate::whole::Whole;
 use crate::write::nfproto;
@@ -50,15 +50,9 @@ pub fn compare(
 fn sets(nft: &mut Nft, family: Family, whole: &Whole, writes: &mut Writes) -> Result<Option<String>, NftError> {
     let held = nft.sets(nfproto(family), TABLE)?;
     let held: HashMap<&str, _> = held.iter().map(|set| (set.name.as_str(), set)).collect();
-    let constant = layout::sets();
     for set in &whole.sets {
         let wanted = encode::set(family, set);
         let Some(info) = held.get(wanted.name) else {
-            // All constant ones are made in one transaction, and while rules use them nobody can delete them: a table without
-            // one has another layout, of whose elements and rules no packet must see a half.
-            if constant.contains(set) {
-                return Ok(Some(format!("set {} is missing", set.name)));
-            }
             writes.new_sets.push(set.clone());
             continue;
         };

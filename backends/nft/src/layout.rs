@@ -138,6 +138,8 @@ pub mod number {
     /// Whose source is translated as well. Not part of the look-up in `actions`.
     pub const MASQUERADE: u32 = MASQUERADE_PODS | MASQUERADE_OTHERS;
     const NODE_PORT: u32 = 1 << 27;
+    /// In every number of a pool: one without any bit would be shown by `nft` as no handle at all.
+    const POOL: u32 = 1 << 26;
     const LOCAL: u32 = 1 << 30;
     const STICKY: u32 = 1 << 31;
     /// Set in every number that names an endpoint in an affinity map, and in no priority that other programs use.
@@ -168,7 +170,7 @@ pub mod number {
             Keyspace::Address => 0,
             Keyspace::NodePort => NODE_PORT,
         };
-        space | pool_bit(pool) | count
+        POOL | space | pool_bit(pool) | count
     }
 
     /// The chain of this service that remembers clients.

@@ -1,13 +1,13 @@
 //! Starts, repairs and doubts: from whatever the kernel holds to a plan.
 
 use fairlead_kernel::nft::{Batch, NftError};
-use fairlead_plan::{Family, Plan, Report};
+use fairlead_plan::{Family, Origin, Plan, Report};
 
 use crate::adopt::{self, Adoption};
 use crate::backend::{BATCH, NftBackend, RuleCounts, too_many};
 use crate::diff::{Tables, Writes};
 use crate::element::Element;
-use crate::layout::{self, NAMES, TABLE};
+use crate::layout::{self, Keyspace, NAMES, TABLE};
 use crate::rules::Name;
 use crate::structure;
 use crate::whole::{self, Whole};
@@ -199,12 +199,39 @@ fn hold_back(writes: &mut [Writes; 2], last: &mut [Writes; 2]) {
     }
 }
 
-/// Endpoints before the frontends that lead to them, and drops last.
-fn fill_order(set: &str) -> u8 {
-    match set {
-        "service-cidrs" => 3,
-        "cluster-ips" => 2,
-        set if set.contains("from-") || set.contains("frontends") => 1,
-        _ => 0,
+/// Endpoints before the frontends that lead to them, sources before what they alone may use, and drops last.
+fn fill_order(set: &Name) -> u8 {
+    let names = &*NAMES;
+    let is_frontends = |space| {
+        *set == *names.frontends(space) || Origin::ALL.into_iter().any(|origin| *set == *names.from(space, origin))
+    };
+    if *set == names.service_cidrs {
+        4
+    } else if *set == names.cluster_ips {
+        3
+    } else if Keyspace::BOTH.into_iter().any(is_frontends) {
+        2
+    } else {
+        u8::from(*set == names.restricted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_somewhere_is_filled_after_what_it_leads_to() {
+        let order = |name: &str| fill_order(&Name::from(name));
+        let steps: [&[&str]; 5] = [
+            &["endpoints", "np-endpoints", "allowed", "endpoints-cluster-from-x/frontends/tcp/http"],
+            &["restricted"],
+            &["frontends", "np-frontends", "from-pod", "np-from-outside"],
+            &["cluster-ips"],
+            &["service-cidrs"],
+        ];
+        for (step, names) in (0..).zip(steps) {
+            assert!(names.iter().all(|name| order(name) == step), "{names:?}");
+        }
     }
 }

@@ -9,9 +9,10 @@ use crate::element::{Bytes, Element};
 use crate::layout::{self, Keyspace, NAMES, number};
 use crate::rules::{Chain, Datum, Field, Hook, Name, Rule, Stmt};
 
-/// Pools up to this size always have their rules, so that ordinary scaling never touches one. They share a chain: each transaction
-/// of anybody costs the kernel a look at every chain there is.
-pub const READY_COUNTS: u32 = 16;
+/// Pools up to this size always have their rules, so that ordinary scaling never touches one: the sizes that four bits hold. They
+/// share a chain, since each transaction of anybody costs the kernel a look at every chain there is; and no element leads there,
+/// since each new verdict anywhere in a table costs older kernels a walk through all that elements lead to.
+pub const READY_COUNTS: u32 = 15;
 
 /// All constant chains of one family, in an order in which every jump leads to a chain named before.
 pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
@@ -28,12 +29,6 @@ pub fn chains(family: Family, node: &Node) -> Vec<Chain> {
 /// Every kind of pool.
 fn pools() -> impl Iterator<Item = (Keyspace, Pool)> {
     Keyspace::BOTH.into_iter().flat_map(|space| [Pool::Cluster, Pool::Local].map(|pool| (space, pool)))
-}
-
-/// The elements of `actions` for pools of the sizes that have rules from the start.
-pub fn usual_actions() -> impl Iterator<Item = Element> {
-    let sizes = |(space, pool)| (1..=READY_COUNTS).map(move |count| (space, pool, count));
-    pools().flat_map(sizes).map(|(space, pool, count)| action(space, pool, count, layout::usual_chain(space, pool)))
 }
 
 /// The chain that sends a packet to a slot of a pool of one of the usual sizes.
@@ -53,12 +48,8 @@ pub fn spread(space: Keyspace, pool: Pool, count: u32) -> Chain {
 
 /// The element of `actions` that leads to [`spread`].
 pub fn spread_action(space: Keyspace, pool: Pool, count: u32) -> Element {
-    action(space, pool, count, layout::spread_chain(space, pool, count))
-}
-
-fn action(space: Keyspace, pool: Pool, count: u32, chain: Name) -> Element {
     let key = Bytes::EMPTY.number(number::spread(space, pool, count));
-    Element::verdict(&NAMES.actions, key, Datum::Goto(chain))
+    Element::verdict(&NAMES.actions, key, Datum::Goto(layout::spread_chain(space, pool, count)))
 }
 
 fn to_slot(space: Keyspace, pool: Pool, count: u32) -> [Stmt; 2] {
@@ -83,9 +74,15 @@ fn refuse() -> Chain {
 
 /// The chain that does what a number says, to packets of this origin.
 fn act(node: &Node, origin: Origin) -> Chain {
-    let mark = vec![has(number::masquerade(origin)), Stmt::MarkSet(node.masquerade_mark)];
-    let act = vec![Stmt::Dispatch { mask: !number::MASQUERADE, map: Name::clone(&NAMES.actions) }];
-    Chain::regular(act_name(origin), vec![mark, act])
+    let usual = pools().map(|(space, pool)| {
+        let kind =
+            Stmt::PriorityIs { mask: !(number::MASQUERADE | READY_COUNTS), value: number::spread(space, pool, 0) };
+        vec![kind, Stmt::Goto(layout::usual_chain(space, pool))]
+    });
+    let mut rules = vec![vec![has(number::masquerade(origin)), Stmt::MarkSet(node.masquerade_mark)]];
+    rules.extend(usual);
+    rules.push(vec![Stmt::Dispatch { mask: !number::MASQUERADE, map: Name::clone(&NAMES.actions) }]);
+    Chain::regular(act_name(origin), rules)
 }
 
 const fn act_name(origin: Origin) -> &'static str {
@@ -97,15 +94,17 @@ const fn act_name(origin: Origin) -> &'static str {
 
 /// The chains in which packets of an origin look for their frontend; the last one is where they begin.
 fn from(family: Family, origin: Origin) -> [Chain; 2] {
-    let look_up = |space: Keyspace| {
-        [NAMES.frontends(space), NAMES.from(space, origin)].map(|map| {
-            let found = Stmt::SetPriority { key: space.fields(), map: Name::clone(map) };
-            vec![found, Stmt::Goto(act_name(origin).into())]
-        })
+    let look_up = |space: Keyspace, map: &Name| {
+        let found = Stmt::SetPriority { key: space.fields(), map: Name::clone(map) };
+        vec![found, Stmt::Goto(act_name(origin).into())]
     };
+    let each = |space| [NAMES.frontends(space), NAMES.from(space, origin)].map(|map| look_up(space, map));
     let name = format!("from-{}", layout::origin_name(origin));
-    let node_ports = Chain::regular(format!("np-{name}"), look_up(Keyspace::NodePort).into());
-    let mut rules: Vec<Rule> = look_up(Keyspace::Address).into();
+    let node_ports = Chain::regular(format!("np-{name}"), each(Keyspace::NodePort).into());
+    let mut rules: Vec<Rule> = each(Keyspace::Address).into();
+    // A frontend that a transaction takes from the second map to the first while a packet is between the two is in neither for
+    // it. Nobody else's node port of that number may have the packet, so it looks again.
+    rules.push(look_up(Keyspace::Address, NAMES.frontends(Keyspace::Address)));
     rules.push(vec![Stmt::DaddrIn(loopback(family)), Stmt::Return]);
     rules.push(vec![
         Stmt::InSet { key: vec![Field::Daddr], set: Name::clone(&NAMES.node_port_addresses), negated: false },

@@ -84,7 +84,6 @@ pub fn first_elements(family: Family, plan: &Plan) -> Vec<Element> {
     let action = |number, datum| Element::verdict(&NAMES.actions, Bytes::EMPTY.number(number), datum);
     let mut elements =
         vec![action(number::REFUSE, Datum::Goto(Name::from("refuse"))), action(number::DROP, Datum::Drop)];
-    elements.extend(structure::usual_actions());
     elements.extend(structure::node_elements(family, &plan.node));
     elements
 }

@@ -16,9 +16,9 @@ use fairlead_plan::{
 use namespace::{alone, load, nft};
 use sample::{addr, endpoint, net, node, service};
 
-/// Rules of one family that are there whatever services there are: one for each ready size of each pool by address and by
-/// node port, 64, and what leads there.
-const CONSTANT_RULES: usize = 64 + 39;
+/// Rules of one family that are there whatever services there are: one for each usual size of each pool by address and by
+/// node port, 60, and what leads there.
+const CONSTANT_RULES: usize = 60 + 50;
 
 fn plan(services: impl IntoIterator<Item = Service>) -> Plan {
     Plan { node: Arc::new(node()), services: services.into_iter().collect() }

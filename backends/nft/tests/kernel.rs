@@ -60,13 +60,20 @@ fn a_second_start_writes_nothing() {
 }
 
 #[test]
-fn a_table_of_another_layout_is_replaced_at_once() {
+fn a_table_of_another_layout_becomes_ours_and_still_knows_its_clients() {
     alone(|| {
         let plan = sample::everything();
-        load(&fairlead_nft::text(&plan).replace("np-frontends", "np-all"));
-        let adopted = NftBackend::new().sync(None, &plan).expect("the kernel takes it");
-        assert_eq!(adopted.transactions, 2, "one for each family: {adopted:?}");
-        assert!(!nft(&["list", "ruleset"]).contains("np-all"));
+        load(&fairlead_nft::text(&plan).replace("np-frontends", "np-all").replace("np-local", "np-here"));
+        let listed = nft(&["list", "table", "ip", "fairlead"]);
+        let mut maps = listed.lines().filter_map(|line| line.trim().strip_prefix("map "));
+        let memory = maps.find(|name| name.starts_with("affinity-")).expect("a service of the sample has affinity");
+        let client = "192.0.2.99";
+        let element = format!("{{ {client} timeout 60s : 8000:1 }}");
+        nft(&["add", "element", "ip", "fairlead", memory.trim_end_matches(" {"), &element]);
+        NftBackend::new().sync(None, &plan).expect("the kernel takes it");
+        let now = nft(&["list", "ruleset"]);
+        assert!(!now.contains("np-all") && !now.contains("np-here"), "{now}");
+        assert!(now.contains(client), "{now}");
         let again = NftBackend::new().sync(None, &plan).expect("the kernel takes it");
         assert_eq!(again.writes, 0, "{again:?}");
     });
