@@ -125,8 +125,8 @@ pub const fn pool_name(pool: Pool) -> &'static str {
 
 /// What to do with a packet, as a number that a data map can hold.
 ///
-/// Data elements cost the kernel a few microseconds, verdict elements a walk over the table; so frontends map to numbers,
-/// and only the small map `actions` maps numbers to verdicts.
+/// Data elements cost the kernel a few microseconds, verdict elements a walk over the table; so frontends map to numbers. Rules
+/// lead from there to pools of usual sizes, and the small map `actions` to what is rare.
 pub mod number {
     use std::net::SocketAddr;
 

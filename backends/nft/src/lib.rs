@@ -7,8 +7,8 @@
 //!
 //! ```text
 //!  packet ─> nat-prerouting, nat-output ─> services ─> frontends ─> from-pod | from-node | from-outside
-//!                                             │            maps: frontend -> number ─> act ─> actions: number -> chain
-//!                                             │                                               └─> cluster: dnat to endpoints[frontend, random slot]
+//!                                             │            maps: frontend -> number ─> act ─> cluster: dnat to endpoints[frontend, random slot]
+//!                                             │                                         └─> actions: number -> chain, for what is rare
 //!                                             └─ unused port of a ClusterIP: refuse; unallocated ClusterIP: drop
 //!          ─> nat-postrouting: masquerade what is marked, and an endpoint that reaches itself
 //! ```

@@ -25,6 +25,7 @@ fn only<'a>(this: Option<&'a Service>, other: Option<&'a Service>) -> impl Itera
 /// The same changes, those first that pass addresses on, and how many these are: they belong into one transaction.
 pub fn together<'a>(changes: impl Iterator<Item = Change<'a>>) -> (Vec<Change<'a>>, usize) {
     let changes: Vec<Change<'a>> = changes.collect();
+    // It takes two to pass an address on, and nearly every step is one change.
     if changes.len() < 2 {
         return (changes, 0);
     }
