@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -54,6 +53,8 @@ pub struct Failure {
     pub took: Duration,
     /// Its protocol.
     pub protocol: Protocol,
+    /// Its source port, by which it is found among what the kernel traced.
+    pub source_port: u16,
     /// Where to.
     pub to: SocketAddr,
     /// What the kernel said; `None` if nothing came back in time.
@@ -140,14 +141,18 @@ impl Drop for Hammer {
 
 impl Shared {
     async fn work(&self, from: &Place, (protocol, to): (Protocol, SocketAddr)) {
-        let options = Options { patience: PATIENCE, resend: false, abort: true, ..Options::default() };
         while !self.stop.load(Ordering::Relaxed) {
+            let source_port = from.next_source_port();
+            let options = Options { patience: PATIENCE, resend: false, abort: true, source_port, ..Options::default() };
             let began = self.began.elapsed();
             let result = attempt(from, protocol, to, &options).await;
             let took = self.began.elapsed().saturating_sub(began);
             match result {
                 Ok(answer) => self.count(answer.endpoint, took),
-                Err(error) => self.tally().failures.push(failure(began, took, protocol, to, &error)),
+                Err(error) => {
+                    let (errno, error) = (error.raw_os_error(), error.to_string());
+                    self.tally().failures.push(Failure { began, took, protocol, source_port, to, errno, error });
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -163,8 +168,4 @@ impl Shared {
     fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-fn failure(began: Duration, took: Duration, protocol: Protocol, to: SocketAddr, error: &io::Error) -> Failure {
-    Failure { began, took, protocol, to, errno: error.raw_os_error(), error: error.to_string() }
 }
