@@ -23,7 +23,7 @@ pub(crate) mod uapi;
 
 pub use batch::Batch;
 pub use dissect::Expr;
-pub use dump::{ChainInfo, DataRef, ElementInfo, Hook, RuleInfo, SetInfo, TableInfo};
+pub use dump::{ChainInfo, DataRef, Dumped, ElementInfo, Hook, RuleInfo, SetInfo, TableInfo};
 pub use error::NftError;
 pub use expr::Exprs;
 pub use monitor::{Monitor, Notice, NoticeKind};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use fairlead_kernel::netns::Netns;
-use fairlead_kernel::nft::{Batch, Element, Nfproto, Nft, NftError, SetSpec};
+use fairlead_kernel::nft::{Batch, Dumped, Element, Nfproto, Nft, NftError, SetSpec};
 
 const TABLE: &str = "fairlead";
 const COUNT: u32 = 5000;
@@ -51,9 +51,17 @@ fn a_dump_shows_one_state_or_says_that_it_was_interrupted() {
                 // A new thread starts in the namespace of this one.
                 scope.spawn(|| keep_moving(family, len, &stop));
                 let mut interrupted = 0;
-                for _ in 0..DUMPS {
+                for number in 0..DUMPS {
                     let mut seen = 0;
-                    match nft.elements(family, TABLE, "s", &mut |_| seen += 1) {
+                    let dump = if number % 2 == 0 {
+                        nft.elements(family, TABLE, "s", &mut |_| seen += 1)
+                    } else {
+                        nft.stream_elements(family, TABLE, "s", &mut |step| match step {
+                            Dumped::Begin => seen = 0,
+                            Dumped::Element(_) => seen += 1,
+                        })
+                    };
+                    match dump {
                         Ok(()) => assert_eq!(seen, COUNT),
                         Err(NftError::Interrupted) => interrupted += 1,
                         Err(error) => panic!("{error}"),

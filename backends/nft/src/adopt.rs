@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use fairlead_kernel::nft::{DataRef, ElementInfo, Nft, NftError};
+use fairlead_kernel::nft::{DataRef, Dumped, ElementInfo, Nft, NftError};
 use fairlead_plan::{Family, Plan};
 
 use crate::diff::{self, Tables, Writes};
 use crate::element::{Bytes, Element};
 use crate::encode;
-use crate::flat::{Flat, Shape};
+use crate::fingerprint::Fingerprints;
 use crate::layout::TABLE;
 use crate::rules::{Chain, Datum, Name, Set, Value};
 use crate::whole::Whole;
@@ -43,7 +43,7 @@ pub fn compare(
     if let Some(reason) = chains(nft, family, whole, &mut writes)? {
         return Ok(Adoption::Foreign(reason));
     }
-    elements(nft, family, desired(family, plan, whole, tables), whole, &mut writes)?;
+    elements(nft, family, plan, whole, tables, &mut writes)?;
     Ok(Adoption::Differs(writes))
 }
 
@@ -103,63 +103,79 @@ fn same_rules(family: Family, chain: &Chain, held: Option<&Vec<Vec<u8>>>) -> boo
         && chain.rules.iter().zip(held).all(|(rule, held)| encode::rule(family, rule).matches(held))
 }
 
-/// What every set and map should hold: data side by side, verdicts as they are.
+/// What every set and map should hold.
 struct Desired {
-    data: HashMap<Name, Flat>,
+    data: Fingerprints,
     verdicts: Vec<Element>,
 }
 
+/// Hands out every element that the table of one family should hold.
+fn each_wanted(family: Family, plan: &Plan, whole: &Whole, tables: &Tables, mut each: impl FnMut(&Element)) {
+    whole.constant.iter().for_each(&mut each);
+    Whole::each_element(family, plan, tables, each);
+}
+
 fn desired(family: Family, plan: &Plan, whole: &Whole, tables: &Tables) -> Desired {
-    let sets = whole.sets.iter().filter(|set| !set.dynamic && set.value != Value::Verdict);
-    let data = sets.map(|set| (Name::clone(&set.name), Flat::new(Shape::of(family, set)))).collect();
-    let mut desired = Desired { data, verdicts: Vec::new() };
-    let mut note = |element: &Element| match desired.data.get_mut(&element.set) {
-        Some(flat) => flat.push(element),
-        None => desired.verdicts.push(element.clone()),
-    };
-    whole.constant.iter().for_each(&mut note);
-    Whole::each_element(family, plan, tables, note);
+    let mut desired = Desired { data: Fingerprints::new(family, &whole.sets), verdicts: Vec::new() };
+    each_wanted(family, plan, whole, tables, |element| {
+        if !desired.data.want(element) {
+            desired.verdicts.push(element.clone());
+        }
+    });
+    desired.data.seal();
     desired
 }
 
+/// Reads what is there and keeps what should not be, then goes through the plan once more for what was not met.
 fn elements(
     nft: &mut Nft,
     family: Family,
-    desired: Desired,
+    plan: &Plan,
     whole: &Whole,
+    tables: &Tables,
     writes: &mut Writes,
 ) -> Result<(), NftError> {
-    let Desired { data: mut wanted, verdicts } = desired;
-    let is_new = |name: &Name, writes: &Writes| writes.new_sets.iter().any(|set| set.name == *name);
+    let Desired { mut data, verdicts } = desired(family, plan, whole, tables);
     for set in &whole.sets {
-        let present = !is_new(&set.name, writes);
-        if let Some(flat) = wanted.remove(&set.name) {
-            data_set(nft, family, set, flat, present, writes)?;
-        } else if set.value == Value::Verdict {
+        let present = writes.new_sets.iter().all(|new| new.name != set.name);
+        if set.value == Value::Verdict {
             verdict_map(nft, family, set, &verdicts, present, writes)?;
+        } else if present && data.covers(&set.name) {
+            foreign_data(nft, family, set, &mut data, writes)?;
         }
     }
+    if data.any_missing() {
+        each_wanted(family, plan, whole, tables, |element| {
+            if data.is_missing(element) {
+                writes.new_elements.push(element.clone());
+            }
+        });
+    }
+    writes.old_elements.sort_unstable();
+    writes.new_elements.sort_unstable();
     Ok(())
 }
 
-fn data_set(
+fn foreign_data(
     nft: &mut Nft,
     family: Family,
     set: &Set,
-    wanted: Flat,
-    present: bool,
+    data: &mut Fingerprints,
     writes: &mut Writes,
 ) -> Result<(), NftError> {
-    let mut held = Flat::new(wanted.shape());
-    if present {
-        nft.elements(nfproto(family), TABLE, &set.name, &mut |info| {
-            if !is_lower_bound(&info) {
-                held.push(&from_kernel(&set.name, &info));
+    let before = writes.old_elements.len();
+    nft.stream_elements(nfproto(family), TABLE, &set.name, &mut |step| match step {
+        Dumped::Begin => {
+            data.begin(&set.name);
+            writes.old_elements.truncate(before);
+        }
+        Dumped::Element(info) => {
+            let held = from_kernel(&set.name, &info);
+            if !is_lower_bound(&info) && data.is_foreign(&held) {
+                writes.old_elements.push(held);
             }
-        })?;
-    }
-    wanted.subtract_from(held, &set.name, &mut writes.old_elements, &mut writes.new_elements);
-    Ok(())
+        }
+    })
 }
 
 fn verdict_map(

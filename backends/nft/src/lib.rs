@@ -24,7 +24,7 @@ mod decode;
 mod diff;
 mod element;
 mod encode;
-mod flat;
+mod fingerprint;
 mod held;
 mod json;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::ops::ControlFlow;
 
+use super::socket::Piece;
 use super::uapi::*;
 use super::{Nfproto, Nft, NftError};
 use crate::netlink::{Attributes, attributes, be_u32, be_u64, messages, text};
@@ -98,6 +99,16 @@ impl ElementInfo<'_> {
     pub fn interval_end(&self) -> bool {
         self.flags & NFT_SET_ELEM_INTERVAL_END != 0
     }
+}
+
+/// A step of a dump that is handed out while it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dumped<'a> {
+    /// The first element follows. If somebody changes the ruleset meanwhile the dump begins anew, with this again: what
+    /// was handed out before is void, for it may belong to two states.
+    Begin,
+    /// An element.
+    Element(ElementInfo<'a>),
 }
 
 /// A map's value as the kernel has it.
@@ -235,13 +246,36 @@ impl Nft {
     ) -> Result<(), NftError> {
         let names = [(NFTA_SET_ELEM_LIST_TABLE, table), (NFTA_SET_ELEM_LIST_SET, set)];
         let reply = self.get(NFT_MSG_GETSETELEM, family, &names, true)?;
-        walk(&reply, NFT_MSG_NEWSETELEM, |list| {
-            let elements = list.get(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
-            attributes(elements).filter_map(|item| element(&item.nested())).for_each(&mut *each);
-            ControlFlow::Continue(())
-        });
+        each_element(&reply, each);
         Ok(())
     }
+
+    /// Hands out every element as the kernel sends it: one by one they need no room, all of them, at 100,000 endpoints,
+    /// 9 MB.
+    ///
+    /// # Errors
+    /// As [`Nft::elements`]. Then what was handed out is void as well.
+    pub fn stream_elements(
+        &mut self,
+        family: Nfproto,
+        table: &str,
+        set: &str,
+        each: &mut dyn FnMut(Dumped<'_>),
+    ) -> Result<(), NftError> {
+        let names = [(NFTA_SET_ELEM_LIST_TABLE, table), (NFTA_SET_ELEM_LIST_SET, set)];
+        self.hand_out(NFT_MSG_GETSETELEM, family, &names, true, &mut |piece| match piece {
+            Piece::Begin => each(Dumped::Begin),
+            Piece::Message(bytes) => each_element(bytes, &mut |element| each(Dumped::Element(element))),
+        })
+    }
+}
+
+fn each_element(reply: &[u8], each: &mut dyn FnMut(ElementInfo<'_>)) {
+    walk(reply, NFT_MSG_NEWSETELEM, |list| {
+        let elements = list.get(NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+        attributes(elements).filter_map(|item| element(&item.nested())).for_each(&mut *each);
+        ControlFlow::Continue(())
+    });
 }
 
 fn walk<'a>(reply: &'a [u8], wanted: u16, mut each: impl FnMut(Attributes<'a>) -> ControlFlow<()>) {

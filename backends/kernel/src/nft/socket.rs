@@ -17,6 +17,14 @@ const DUMP_ATTEMPTS: u32 = 10;
 const PAUSE_MAX: Duration = Duration::from_millis(16);
 const FLAGS_AT: usize = 6;
 
+/// A part of an answer that is handed out as it comes.
+pub(super) enum Piece<'a> {
+    /// The first message follows; what was handed out before is void.
+    Begin,
+    /// A message with its header.
+    Message(&'a [u8]),
+}
+
 /// A connection to nf_tables of the network namespace in which it was opened. One user at a time.
 #[derive(Debug)]
 pub struct Nft {
@@ -108,6 +116,26 @@ impl Nft {
         names: &[(u16, &str)],
         dump: bool,
     ) -> Result<Vec<u8>, NftError> {
+        let mut reply = Vec::new();
+        self.hand_out(command, family, names, dump, &mut |piece| match piece {
+            Piece::Begin => reply.clear(),
+            Piece::Message(bytes) => {
+                reply.extend_from_slice(bytes);
+                reply.resize(align(reply.len()), 0);
+            }
+        })?;
+        Ok(reply)
+    }
+
+    /// Sends a request and hands out the messages of the answer as they come.
+    pub(super) fn hand_out(
+        &mut self,
+        command: u16,
+        family: Nfproto,
+        names: &[(u16, &str)],
+        dump: bool,
+        each: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<(), NftError> {
         for attempt in 0..DUMP_ATTEMPTS {
             if attempt > 0 {
                 thread::sleep(Duration::from_millis(1 << attempt).min(PAUSE_MAX));
@@ -124,8 +152,9 @@ impl Nft {
                 .map_err(|source| NftError::TooLong { what: "ask for a name that long".to_owned(), source })?;
             self.unread = true;
             self.socket.send(&request).map_err(NftError::io("send"))?;
-            if let Some(reply) = self.gather(&request)? {
-                return Ok(reply);
+            each(Piece::Begin);
+            if self.gather(&request, each)? {
+                return Ok(());
             }
         }
         Err(NftError::Interrupted)
@@ -150,30 +179,28 @@ impl Nft {
         let request =
             request.finish().map_err(|source| NftError::TooLong { what: "ask for a name that long".into(), source })?;
         self.socket.send(&request).map_err(NftError::io("send"))?;
-        match self.gather(&request) {
+        match self.gather(&request, &mut |_| {}) {
             Ok(_) => Ok(true),
             Err(NftError::Kernel { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Reads an answer to its end; `None` if the ruleset changed while the kernel wrote it.
-    fn gather(&mut self, request: &[u8]) -> Result<Option<Vec<u8>>, NftError> {
-        let mut reply = Vec::new();
+    /// Reads an answer to its end; false if the ruleset changed while the kernel wrote it.
+    fn gather(&mut self, request: &[u8], each: &mut dyn FnMut(Piece<'_>)) -> Result<bool, NftError> {
         let mut one_state = true;
         let mut generation = None;
         let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
             one_state &= same_generation(message, &mut generation);
             if one_state {
-                reply.extend_from_slice(message.bytes);
-                reply.resize(align(reply.len()), 0);
+                each(Piece::Message(message.bytes));
             }
         });
         self.unread = !matches!(result, Ok(_) | Err(Broken::Refused(_)));
         match result {
-            Ok(consistent) => Ok((consistent && one_state).then_some(reply)),
+            Ok(consistent) => Ok(consistent && one_state),
             Err(Broken::Refused(failure)) if matches!(failure.errno, libc::EINTR | libc::ERESTART | libc::EAGAIN) => {
-                Ok(None)
+                Ok(false)
             }
             Err(Broken::Refused(failure)) => Err(refused(failure, describe(request, None))),
             Err(Broken::Overrun) => Err(NftError::Overrun),
