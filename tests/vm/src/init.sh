@@ -5,7 +5,8 @@ busybox mount -t sysfs sys /sys
 busybox mount -t devtmpfs dev /dev
 busybox mkdir -p /dev/pts /dev/shm
 busybox mount -t devpts devpts /dev/pts
-for folder in /dev/shm /tmp /run; do busybox mount -t tmpfs tmp $folder; done
+# Not over /tmp, in which the checkout may lie; the first root is in memory anyway.
+for folder in /dev/shm /run; do busybox mount -t tmpfs tmp $folder; done
 busybox mkdir -p /run/netns /run/lock
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 export FAIRLEAD_REQUIRE=all
