@@ -87,6 +87,8 @@
 //!   microseconds that a change took. The HTTP servers have a thread, so that nobody who asks about health waits for the kernel.
 //! - *Nobody listens during a start.* While a socket listens, the kernel describes every element that is written, which is a third
 //!   of the time of a cold start. Whether somebody else wrote meanwhile is seen by the generation of the ruleset.
+//! - *A start compares numbers.* Of what the kernel should hold 64 bits for each element are kept and its answer is read element by
+//!   element; both in full would be a fifth of the program's memory, for one moment.
 //! - *Rules for pool sizes* up to 15 exist from the start, in one chain for each kind of pool; larger sizes have a chain each, which
 //!   is counted and comes and goes with its last user, so that the way to a plan does not matter.
 //! - *One element for a frontend*, not one for each origin, where all of them lead to the same place: a change of a pool's size is

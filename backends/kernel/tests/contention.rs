@@ -58,7 +58,7 @@ fn a_dump_shows_one_state_or_says_that_it_was_interrupted() {
                     } else {
                         nft.stream_elements(family, TABLE, "s", &mut |step| match step {
                             Dumped::Begin => seen = 0,
-                            Dumped::Element(_) => seen += 1,
+                            Dumped::Item(_) => seen += 1,
                         })
                     };
                     match dump {

@@ -169,7 +169,7 @@ fn foreign_data(
             data.begin(&set.name);
             writes.old_elements.truncate(before);
         }
-        Dumped::Element(info) => {
+        Dumped::Item(info) => {
             let held = from_kernel(&set.name, &info);
             if !is_lower_bound(&info) && data.is_foreign(&held) {
                 writes.old_elements.push(held);

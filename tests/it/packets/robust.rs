@@ -17,13 +17,13 @@ const WEB: To = To::Cluster(1, PORT);
 /// Connections that must be answered between one change and the next.
 const BETWEEN: u64 = 10;
 
-/// A stage whose nodes forget UDP flows early.
+/// A stage whose node `a` forgets UDP flows early.
 ///
-/// Three hammers whose source is translated open 1,500 flows a second between one address of the node and one endpoint.
-/// If each took its port for 30 seconds (`nf_conntrack_udp_timeout`), more than four fifths of the 64,512 ports were taken
+/// Three hammers whose source is translated open 2,000 flows a second between one address of the node and one endpoint.
+/// When each kept its port for 30 seconds (`nf_conntrack_udp_timeout`), more than four fifths of the 64,512 ports were taken
 /// towards the end, lying in runs of up to 1,100. The kernel looks at 128, 64, 32, 16 and 8 ports behind random ones
 /// (`nf_nat_l4proto_unique_tuple`), takes the last of them if none is free, and drops the packet (`insert_failed`).
-fn stage(mode: Mode, family: Family) -> Option<Stage> {
+fn forgetful_stage(mode: Mode, family: Family) -> Option<Stage> {
     let stage = super::stage(mode, family)?;
     for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
         let path = format!("net/netfilter/{timeout}");
@@ -84,7 +84,7 @@ fn a_rolling_update_fails_no_connection(mode: Mode) {
     const ROUNDS: usize = 60;
     for family in Family::BOTH {
         for service in [web_behind_balancer(), web_behind_balancer().external_local()] {
-            let Some(mut stage) = stage(mode, family) else { return };
+            let Some(mut stage) = forgetful_stage(mode, family) else { return };
             stage.apply(&with_ready(service.clone(), ROLL[0]), Stack::Single);
             under_fire(&mut stage, ROUNDS, |stage, round| {
                 stage.apply(&with_ready(service.clone(), ROLL[round % ROLL.len()]), Stack::Single);
@@ -102,7 +102,7 @@ fn a_pool_that_shrinks_to_one_fails_no_connection_on_its_way_through_the_rules(m
     let rounds = if mode == Mode::Ipvs { ROUNDS_OF_IPVS } else { ROUNDS };
     for family in Family::BOTH {
         for service in [web_behind_balancer(), web_behind_balancer().sticky(60)] {
-            let Some(mut stage) = stage(mode, family) else { return };
+            let Some(mut stage) = forgetful_stage(mode, family) else { return };
             stage.apply(&with_ready(service.clone(), &["a1"]), Stack::Single);
             let hammers = ["a", "a3", "outside", "stranger"].map(|who| (who, hammer(&stage, who, &[WEB])));
             for round in 0..rounds {
@@ -119,7 +119,7 @@ fn a_pool_that_shrinks_to_one_fails_no_connection_on_its_way_through_the_rules(m
 fn a_program_that_starts_again_over_a_full_kernel_fails_no_connection(mode: Mode) {
     const ROUNDS: usize = 40;
     for family in Family::BOTH {
-        let Some(mut stage) = stage(mode, family) else { return };
+        let Some(mut stage) = forgetful_stage(mode, family) else { return };
         stage.apply(&with_ready(web_behind_balancer(), &["a1", "b1"]), Stack::Single);
         under_fire(&mut stage, ROUNDS, |stage, _| stage.restart(programs::of(stage.mode)));
     }
@@ -128,7 +128,7 @@ fn a_program_that_starts_again_over_a_full_kernel_fails_no_connection(mode: Mode
 fn other_services_come_and_go_without_failing_a_connection(mode: Mode) {
     const ROUNDS: usize = 60;
     for family in Family::BOTH {
-        let Some(mut stage) = stage(mode, family) else { return };
+        let Some(mut stage) = forgetful_stage(mode, family) else { return };
         let ours = || with_ready(web_behind_balancer(), &["a1", "b1"]);
         stage.apply(&ours(), Stack::Single);
         under_fire(&mut stage, ROUNDS, |stage, round| {

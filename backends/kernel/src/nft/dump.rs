@@ -1,6 +1,5 @@
 use std::ops::ControlFlow;
 
-use super::socket::Piece;
 use super::uapi::*;
 use super::{Nfproto, Nft, NftError};
 use crate::netlink::{Attributes, attributes, be_u32, be_u64, messages, text};
@@ -103,12 +102,12 @@ impl ElementInfo<'_> {
 
 /// A step of a dump that is handed out while it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dumped<'a> {
-    /// The first element follows. If somebody changes the ruleset meanwhile the dump begins anew, with this again: what
+pub enum Dumped<T> {
+    /// The first item follows. If somebody changes the ruleset meanwhile the dump begins anew, with this again: what
     /// was handed out before is void, for it may belong to two states.
     Begin,
-    /// An element.
-    Element(ElementInfo<'a>),
+    /// One of what was asked for.
+    Item(T),
 }
 
 /// A map's value as the kernel has it.
@@ -260,12 +259,12 @@ impl Nft {
         family: Nfproto,
         table: &str,
         set: &str,
-        each: &mut dyn FnMut(Dumped<'_>),
+        each: &mut dyn FnMut(Dumped<ElementInfo<'_>>),
     ) -> Result<(), NftError> {
         let names = [(NFTA_SET_ELEM_LIST_TABLE, table), (NFTA_SET_ELEM_LIST_SET, set)];
         self.hand_out(NFT_MSG_GETSETELEM, family, &names, true, &mut |piece| match piece {
-            Piece::Begin => each(Dumped::Begin),
-            Piece::Message(bytes) => each_element(bytes, &mut |element| each(Dumped::Element(element))),
+            Dumped::Begin => each(Dumped::Begin),
+            Dumped::Item(bytes) => each_element(bytes, &mut |element| each(Dumped::Item(element))),
         })
     }
 }

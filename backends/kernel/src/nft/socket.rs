@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::describe::describe;
 use super::error::RECEIVE;
 use super::uapi::*;
-use super::{Batch, Nfproto, NftError};
+use super::{Batch, Dumped, Nfproto, NftError};
 use crate::netlink::{
     ACK, Broken, DUMP, Failure, HEADER_LEN, Message, REQUEST, Raw, Received, Socket, Wait, align, be_u16, header,
     messages,
@@ -16,14 +16,6 @@ const DUMP_ATTEMPTS: u32 = 10;
 /// Longest pause before the next attempt: others often write several transactions in a row.
 const PAUSE_MAX: Duration = Duration::from_millis(16);
 const FLAGS_AT: usize = 6;
-
-/// A part of an answer that is handed out as it comes.
-pub(super) enum Piece<'a> {
-    /// The first message follows; what was handed out before is void.
-    Begin,
-    /// A message with its header.
-    Message(&'a [u8]),
-}
 
 /// A connection to nf_tables of the network namespace in which it was opened. One user at a time.
 #[derive(Debug)]
@@ -118,8 +110,8 @@ impl Nft {
     ) -> Result<Vec<u8>, NftError> {
         let mut reply = Vec::new();
         self.hand_out(command, family, names, dump, &mut |piece| match piece {
-            Piece::Begin => reply.clear(),
-            Piece::Message(bytes) => {
+            Dumped::Begin => reply.clear(),
+            Dumped::Item(bytes) => {
                 reply.extend_from_slice(bytes);
                 reply.resize(align(reply.len()), 0);
             }
@@ -127,14 +119,14 @@ impl Nft {
         Ok(reply)
     }
 
-    /// Sends a request and hands out the messages of the answer as they come.
+    /// Sends a request and hands out the messages of the answer, with their headers, as they come.
     pub(super) fn hand_out(
         &mut self,
         command: u16,
         family: Nfproto,
         names: &[(u16, &str)],
         dump: bool,
-        each: &mut dyn FnMut(Piece<'_>),
+        each: &mut dyn FnMut(Dumped<&[u8]>),
     ) -> Result<(), NftError> {
         for attempt in 0..DUMP_ATTEMPTS {
             if attempt > 0 {
@@ -152,7 +144,7 @@ impl Nft {
                 .map_err(|source| NftError::TooLong { what: "ask for a name that long".to_owned(), source })?;
             self.unread = true;
             self.socket.send(&request).map_err(NftError::io("send"))?;
-            each(Piece::Begin);
+            each(Dumped::Begin);
             if self.gather(&request, each)? {
                 return Ok(());
             }
@@ -187,13 +179,13 @@ impl Nft {
     }
 
     /// Reads an answer to its end; false if the ruleset changed while the kernel wrote it.
-    fn gather(&mut self, request: &[u8], each: &mut dyn FnMut(Piece<'_>)) -> Result<bool, NftError> {
+    fn gather(&mut self, request: &[u8], each: &mut dyn FnMut(Dumped<&[u8]>)) -> Result<bool, NftError> {
         let mut one_state = true;
         let mut generation = None;
         let result = self.socket.answer(self.seq, &mut self.buffer, |message| {
             one_state &= same_generation(message, &mut generation);
             if one_state {
-                each(Piece::Message(message.bytes));
+                each(Dumped::Item(message.bytes));
             }
         });
         self.unread = !matches!(result, Ok(_) | Err(Broken::Refused(_)));
